@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * TLFS chapter 4: the hypercall interface.
+ *
+ * The dispatcher reads the parameters once, checks everything that can be checked from the table's row, runs the
+ * handler and writes the output. Order of checks (TLFS 4.11.2 leaves it open): #UD, call code, input value, alignment,
+ * privilege, partition ID, state, parameters.
+ */
+#include "internal.h"
+
+#include <string.h>
+
+enum { SIMPLE = 0, REP = 1 };
+enum { SLOW = 0, FAST = 1, XMM = 2 };
+enum relation { RELATION_NONE, RELATION_PARENT, RELATION_PARENT_OR_SELF, RELATION_ROOT };
+
+/* A gate is written P_<privilege> or NONE in the table. */
+enum {
+    GATE_NONE = -1,
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default) GATE_P_##name = bit,
+#include "tlfs/privileges.def"
+#undef HV_PRIVILEGE_ROW
+};
+
+#define IS_IMPLEMENTED true
+#define IS_MISSING false
+#define HANDLER_IMPLEMENTED(snake) hv_call_##snake
+#define HANDLER_MISSING(snake) NULL
+
+const struct hv_hypercall_row_info hv_hypercall_rows[HV_HYPERCALL_ROWS] = {
+#define HV_HYPERCALL_ROW(code_, name_, snake, kind, fast_, gens, gate_, relation, in, in_el, out, out_el, var,         \
+                         handler, sec)                                                                                 \
+    [HV_CALL_ROW_##snake##_##gens] = {                                                                                 \
+        .code = code_,                                                                                                 \
+        .name = #name_,                                                                                                \
+        .section = sec,                                                                                                \
+        .generations = gens,                                                                                           \
+        .rep = kind == REP,                                                                                            \
+        .fast = fast_ != SLOW,                                                                                         \
+        .xmm = fast_ == XMM,                                                                                           \
+        .variable = var,                                                                                               \
+        .implemented = IS_##handler,                                                                                   \
+        .gate = GATE_##gate_,                                                                                          \
+        .input = in,                                                                                                   \
+        .input_element = in_el,                                                                                        \
+        .output = out,                                                                                                 \
+        .output_element = out_el,                                                                                      \
+    },
+#include "tlfs/hypercalls.def"
+#undef HV_HYPERCALL_ROW
+};
+
+static const hv_call_handler handlers[HV_HYPERCALL_ROWS] = {
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, in, in_el, out, out_el, var, handler,    \
+                         sec)                                                                                          \
+    [HV_CALL_ROW_##snake##_##gens] = HANDLER_##handler(snake),
+#include "tlfs/hypercalls.def"
+#undef HV_HYPERCALL_ROW
+};
+
+static const uint8_t relations[HV_HYPERCALL_ROWS] = {
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, in, in_el, out, out_el, var, handler,    \
+                         sec)                                                                                          \
+    [HV_CALL_ROW_##snake##_##gens] = RELATION_##relation,
+#include "tlfs/hypercalls.def"
+#undef HV_HYPERCALL_ROW
+};
+
+/* Fields of the hypercall input value (TLFS 4.7). */
+#define INPUT_CODE(input) ((uint16_t)(input))
+#define INPUT_FAST (UINT64_C(1) << 16)
+#define INPUT_VARIABLE_SHIFT 17
+#define INPUT_VARIABLE_MASK (UINT64_C(0x3FF) << INPUT_VARIABLE_SHIFT)
+#define INPUT_COUNT(input) ((unsigned)((input) >> 32) & 0xFFF)
+#define INPUT_START(input) ((unsigned)((input) >> 48) & 0xFFF)
+#define INPUT_START_MASK (UINT64_C(0xFFF) << 48)
+#define INPUT_REP_MASK ((UINT64_C(0xFFF) << 32) | INPUT_START_MASK)
+#define INPUT_RESERVED ((UINT64_C(0xF) << 60) | (UINT64_C(0xF) << 44) | (UINT64_C(0x1F) << 27))
+
+#define FAST_SIZE 16u /* two registers */
+#define XMM_SIZE 112u /* two registers and XMM0..5 (TLFS 4.7.1) */
+
+/* What leaves the dispatcher: an exit, and when it is HV_EXIT_DONE a result. */
+struct outcome {
+    enum hv_exit exit;
+    hv_status status;
+    unsigned reps_done;
+};
+
+static struct outcome fail(hv_status status)
+{
+    return (struct outcome){.exit = HV_EXIT_DONE, .status = status};
+}
+
+static struct outcome leave(enum hv_exit exit)
+{
+    return (struct outcome){.exit = exit};
+}
+
+void hv_hypercall_init(struct hv *hv)
+{
+    memset(hv->call_row, HV_NO_ROW, sizeof(hv->call_row));
+    for (unsigned row = 0; row < HV_HYPERCALL_ROWS; row++) {
+        const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
+        uint64_t reserved = INPUT_RESERVED;
+
+        if (!(info->generations & hv->config.generation))
+            continue;
+        hv->call_row[info->code] = (uint8_t)row;
+        if (!info->variable)
+            reserved |= INPUT_VARIABLE_MASK;
+        if (!info->rep)
+            reserved |= INPUT_REP_MASK;
+        if (!info->fast)
+            reserved |= INPUT_FAST;
+        hv->call_reserved[row] = reserved;
+        hv->call_denied[row] = info->gate >= 0 && !hv_has_privilege(hv, (enum hv_privilege)info->gate);
+    }
+}
+
+const char *hv_status_name(unsigned status)
+{
+    switch (status) {
+#define HV_STATUS_ROW(value, name, generations)                                                                        \
+    case value:                                                                                                        \
+        return "HV_STATUS_" #name;
+#include "tlfs/status.def"
+#undef HV_STATUS_ROW
+    default:
+        return NULL;
+    }
+}
+
+/* -- Register conventions (TLFS 4.7) -- */
+
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 };
+
+static uint64_t pair(uint64_t high, uint64_t low)
+{
+    return high << 32 | (uint32_t)low;
+}
+
+static uint64_t input_value(const struct hv_call_frame *frame)
+{
+    return frame->long_mode ? frame->gpr[RCX] : pair(frame->gpr[RDX], frame->gpr[RAX]);
+}
+
+static uint64_t first_parameter(const struct hv_call_frame *frame)
+{
+    return frame->long_mode ? frame->gpr[RDX] : pair(frame->gpr[RBX], frame->gpr[RCX]);
+}
+
+static uint64_t second_parameter(const struct hv_call_frame *frame)
+{
+    return frame->long_mode ? frame->gpr[R8] : pair(frame->gpr[RDI], frame->gpr[RSI]);
+}
+
+static void set_result(struct hv_call_frame *frame, uint64_t result)
+{
+    if (frame->long_mode) {
+        frame->gpr[RAX] = result;
+    } else {
+        frame->gpr[RAX] = (uint32_t)result;
+        frame->gpr[RDX] = result >> 32;
+    }
+}
+
+/* A rep call that is not finished is executed again, from its next element (TLFS 4.3). */
+static void set_rep_start(struct hv_call_frame *frame, unsigned start)
+{
+    uint64_t input = (input_value(frame) & ~INPUT_START_MASK) | (uint64_t)start << 48;
+
+    if (frame->long_mode)
+        frame->gpr[RCX] = input;
+    else
+        frame->gpr[RDX] = input >> 32;
+}
+
+/* -- Parameters -- */
+
+static void read_registers(struct hv_vp *vp, const struct hv_call_frame *frame, size_t size)
+{
+    uint64_t parameters[2] = {first_parameter(frame), second_parameter(frame)};
+
+    memcpy(vp->input_page, parameters, sizeof(parameters));
+    if (size > FAST_SIZE)
+        vp->hv->ops->read_xmm(vp->hv->context, vp->index, vp->input_page + FAST_SIZE);
+}
+
+/* A parameter block must be aligned, inside one page and inside the GPA space (TLFS 4.6, 4.11.3). */
+static bool block_is_placed_well(const struct hv *hv, hv_gpa gpa, size_t size)
+{
+    return (gpa & 7) == 0 && gpa < hv->gpa_limit && (gpa & ~HV_PAGE_MASK) + size <= HV_PAGE_SIZE;
+}
+
+static bool blocks_overlap(hv_gpa a, size_t a_size, hv_gpa b, size_t b_size)
+{
+    return a_size && b_size && a < b + b_size && b < a + a_size;
+}
+
+/*
+ * Reading and writing parameters follow TLFS 11.8 as for a partition without a parent: what is not mapped reads as ones
+ * and drops writes, a missing right is #MC.
+ */
+static enum hv_exit read_memory(struct hv_vp *vp, hv_gpa gpa, size_t size)
+{
+    switch (vp->hv->ops->read_gpa(vp->hv->context, vp->index, gpa, vp->input_page, size)) {
+    case HV_GPA_OK:
+        return HV_EXIT_DONE;
+    case HV_GPA_UNMAPPED:
+        memset(vp->input_page, 0xFF, size);
+        return HV_EXIT_DONE;
+    default:
+        return HV_EXIT_MC;
+    }
+}
+
+/*
+ * The relation to the partition named by the first field of the input (TLFS 4.10). There is one partition and it has
+ * no children, so nobody is its child's parent; ACCESS_DENIED is preferred over telling which IDs exist.
+ */
+static hv_status check_relation(const struct hv_vp *vp, enum relation relation)
+{
+    hv_partition_id id;
+
+    if (relation == RELATION_NONE)
+        return HV_STATUS_SUCCESS;
+    if (relation == RELATION_ROOT)
+        return HV_STATUS_ACCESS_DENIED;
+    memcpy(&id, vp->input_page, sizeof(id));
+    if (id != HV_PARTITION_ID_SELF && id != HV_PARTITION_ID_GUEST)
+        return HV_STATUS_INVALID_PARTITION_ID;
+    return relation == RELATION_PARENT ? HV_STATUS_ACCESS_DENIED : HV_STATUS_SUCCESS;
+}
+
+/* Where a call's parameters are and how long they are, all checked. */
+struct blocks {
+    bool fast;
+    unsigned variable_count;
+    size_t input_size, output_size; /* whole lists included */
+    hv_gpa input_gpa, output_gpa;
+};
+
+static hv_status check_input_value(const struct hv *hv, unsigned row, uint64_t input, struct blocks *blocks)
+{
+    const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
+    unsigned count = INPUT_COUNT(input);
+
+    if (input & hv->call_reserved[row])
+        return HV_STATUS_INVALID_HYPERCALL_INPUT;
+    if (info->rep && INPUT_START(input) >= count)
+        return HV_STATUS_INVALID_HYPERCALL_INPUT;
+    blocks->fast = input & INPUT_FAST;
+    blocks->variable_count = (unsigned)((input & INPUT_VARIABLE_MASK) >> INPUT_VARIABLE_SHIFT);
+    blocks->input_size = info->input + blocks->variable_count * sizeof(uint64_t) + (size_t)count * info->input_element;
+    blocks->output_size = info->output + (size_t)count * info->output_element;
+    if (blocks->fast && blocks->input_size > (info->xmm ? XMM_SIZE : FAST_SIZE))
+        return HV_STATUS_INVALID_HYPERCALL_INPUT;
+    return HV_STATUS_SUCCESS;
+}
+
+static hv_status check_alignment(const struct hv *hv, const struct hv_call_frame *frame, struct blocks *blocks)
+{
+    if (blocks->fast)
+        return HV_STATUS_SUCCESS;
+    blocks->input_gpa = first_parameter(frame);
+    blocks->output_gpa = second_parameter(frame);
+    if (blocks->input_size && !block_is_placed_well(hv, blocks->input_gpa, blocks->input_size))
+        return HV_STATUS_INVALID_ALIGNMENT;
+    if (blocks->output_size && !block_is_placed_well(hv, blocks->output_gpa, blocks->output_size))
+        return HV_STATUS_INVALID_ALIGNMENT;
+    /* The text forbids overlap and names no status for it (TLFS 4.6). */
+    if (blocks_overlap(blocks->input_gpa, blocks->input_size, blocks->output_gpa, blocks->output_size))
+        return HV_STATUS_INVALID_ALIGNMENT;
+    return HV_STATUS_SUCCESS;
+}
+
+static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input, const struct blocks *blocks)
+{
+    const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
+    struct hv *hv = vp->hv;
+    const uint8_t *variable = vp->input_page + info->input;
+    struct hv_call call = {
+        .vp = vp,
+        .input = vp->input_page,
+        .variable = (const uint64_t *)(const void *)variable,
+        .variable_count = blocks->variable_count,
+        .elements = variable + blocks->variable_count * sizeof(uint64_t),
+        .output = vp->output_page,
+        .rep_count = INPUT_COUNT(input),
+        .rep_start = INPUT_START(input),
+        .reps_done = INPUT_START(input),
+    };
+    struct outcome outcome = {.exit = HV_EXIT_DONE};
+    size_t written = info->output;
+
+    if (blocks->output_size) {
+        if (hv->ops->probe_write(hv->context, vp->index, blocks->output_gpa, blocks->output_size) == HV_GPA_NO_ACCESS)
+            return leave(HV_EXIT_MC);
+        memset(vp->output_page, 0, blocks->output_size);
+    }
+    outcome.status = handlers[row](&call);
+    outcome.reps_done = call.reps_done;
+    written += (size_t)call.reps_done * info->output_element;
+    if (written && (outcome.status == HV_STATUS_SUCCESS || call.reps_done > call.rep_start)) {
+        /* The page has been probed; one that vanished since, or never was, drops what is written to it. */
+        hv->ops->write_gpa(hv->context, vp->index, blocks->output_gpa, vp->output_page, written);
+    }
+    if (info->rep && outcome.status == HV_STATUS_SUCCESS && call.reps_done < call.rep_count)
+        outcome.exit = HV_EXIT_RETRY;
+    return outcome;
+}
+
+static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
+{
+    struct hv *hv = vp->hv;
+    const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
+    struct blocks blocks = {0};
+    hv_status status;
+
+    /* The XMM form is #UD where it is not offered (TLFS 4.7.1). */
+    if ((input & INPUT_FAST) && info->xmm && !hv_has_feature(hv, HV_FEATURE_HypercallXmmInput))
+        return leave(HV_EXIT_UD);
+    status = check_input_value(hv, row, input, &blocks);
+    if (status == HV_STATUS_SUCCESS)
+        status = check_alignment(hv, frame, &blocks);
+    if (status == HV_STATUS_SUCCESS && hv->call_denied[row])
+        status = HV_STATUS_ACCESS_DENIED;
+    if (status != HV_STATUS_SUCCESS)
+        return fail(status);
+    if (blocks.fast) {
+        read_registers(vp, frame, blocks.input_size);
+    } else if (blocks.input_size) {
+        enum hv_exit exit = read_memory(vp, blocks.input_gpa, blocks.input_size);
+
+        if (exit != HV_EXIT_DONE)
+            return leave(exit);
+    }
+    status = check_relation(vp, (enum relation)relations[row]);
+    if (status != HV_STATUS_SUCCESS)
+        return fail(status);
+    if (!handlers[row])
+        return fail(HV_STATUS_INVALID_HYPERCALL_CODE);
+    return run_handler(vp, row, input, &blocks);
+}
+
+enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+{
+    struct hv *hv = vp->hv;
+    uint64_t input, result;
+    unsigned code, row;
+    struct outcome outcome;
+
+    /* TLFS 4.5; without an enabled page there is no interface to call through. */
+    if (!frame->legal || !(atomic_load_explicit(&hv->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
+        return HV_EXIT_UD;
+    input = input_value(frame);
+    code = INPUT_CODE(input);
+    row = code < HV_CALL_CODES ? hv->call_row[code] : HV_NO_ROW;
+    if (row == HV_NO_ROW) {
+        vp->unknown_hypercalls++;
+        outcome = fail(HV_STATUS_INVALID_HYPERCALL_CODE);
+    } else {
+        outcome = dispatch(vp, frame, row, input);
+        if (outcome.exit == HV_EXIT_RETRY) {
+            set_rep_start(frame, outcome.reps_done);
+            return HV_EXIT_RETRY;
+        }
+        if (outcome.exit != HV_EXIT_DONE)
+            return outcome.exit;
+        vp->hypercalls[row]++;
+    }
+    result = (uint64_t)outcome.reps_done << 32 | outcome.status;
+    set_result(frame, result);
+    if (atomic_load_explicit(&hv->trace, memory_order_relaxed))
+        hv->ops->trace_hypercall(hv->context, vp->index, row == HV_NO_ROW ? -1 : (int)row, input, result);
+    return HV_EXIT_DONE;
+}
+
+/* -- Registers of this chapter -- */
+
+/* TLFS 3.6: without an identity there is no hypercall page, unless the guest locked the page's place. */
+#define HYPERCALL_LOCKED (UINT64_C(1) << 1) /* later than 2.0a */
+
+static bool hypercall_locked(const struct hv *hv)
+{
+    return hv->config.generation == HV_GEN_CURRENT && (atomic_load(&hv->hypercall_msr) & HYPERCALL_LOCKED);
+}
+
+static void show_hypercall_page(struct hv *hv)
+{
+    hv_show_overlay(hv, HV_OVERLAY_HYPERCALL, 0, hv->hypercall_page, atomic_load(&hv->hypercall_msr),
+                    HV_OVERLAY_READ_EXECUTE);
+}
+
+enum hv_exit hv_msr_read_guest_os_id(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)offset;
+    *value = atomic_load(&vp->hv->guest_os_id);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_write_guest_os_id(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    struct hv *hv = vp->hv;
+    bool disable;
+
+    (void)offset;
+    hv_vp_lock_take(&hv->partition_lock);
+    atomic_store(&hv->guest_os_id, value);
+    disable = value == 0 && (atomic_load(&hv->hypercall_msr) & HV_PAGE_MSR_ENABLE) && !hypercall_locked(hv);
+    if (disable)
+        atomic_fetch_and(&hv->hypercall_msr, ~HV_PAGE_MSR_ENABLE);
+    hv_vp_lock_drop(&hv->partition_lock);
+    if (disable)
+        show_hypercall_page(hv);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_read_hypercall(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)offset;
+    *value = atomic_load(&vp->hv->hypercall_msr);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_write_hypercall(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    struct hv *hv = vp->hv;
+    enum hv_exit exit = HV_EXIT_DONE;
+
+    (void)offset;
+    if ((value & HV_PAGE_MASK) >= hv->gpa_limit)
+        return HV_EXIT_GP; /* TLFS 4.12 */
+    hv_vp_lock_take(&hv->partition_lock);
+    if (hypercall_locked(hv)) {
+        exit = HV_EXIT_GP;
+    } else {
+        if (atomic_load(&hv->guest_os_id) == 0)
+            value &= ~HV_PAGE_MSR_ENABLE;
+        atomic_store(&hv->hypercall_msr, value);
+    }
+    hv_vp_lock_drop(&hv->partition_lock);
+    if (exit == HV_EXIT_DONE)
+        show_hypercall_page(hv);
+    return exit;
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * TLFS chapter 14: the synthetic interrupt controller's registers, message queues and slots, event flags.
+ *
+ * Slots and flags are in pages that the guest writes at the same time, so the hypervisor accesses them atomically: a
+ * message's type is written last, and "message pending" is set before the type is looked at again, as the guest clears
+ * the type before it looks at the flag. One of the two always sees the other.
+ */
+#include "internal.h"
+
+#include <string.h>
+
+#define SINT_MASKED (UINT64_C(1) << 16)
+#define SINT_POLLING (UINT64_C(1) << 18) /* later than 2.0a: messages come without an interrupt */
+#define SINT_VECTOR(sint) ((uint8_t)(sint))
+#define SINT_FIRST_VECTOR 16
+#define SINT_RESET SINT_MASKED
+
+/* How long a message waits for its slot before delivery is tried again without an EOM or EOI: 1 ms. */
+#define MESSAGE_RETRY_INTERVAL 10000
+
+static struct hv_message *slot_of(struct hv_vp *vp, unsigned sint)
+{
+    return (struct hv_message *)(void *)(vp->sim_page + sint * HV_MESSAGE_SIZE);
+}
+
+static _Atomic uint32_t *slot_type(struct hv_message *slot)
+{
+    return (_Atomic uint32_t *)(void *)&slot->header.message_type;
+}
+
+static _Atomic uint8_t *slot_flags(struct hv_message *slot)
+{
+    return (_Atomic uint8_t *)(void *)&slot->header.message_flags;
+}
+
+static void queue_init(struct hv_message_queue *queue)
+{
+    queue->head = NULL;
+    queue->tail = &queue->head;
+}
+
+static struct hv_message_buffer *queue_pop(struct hv_message_queue *queue)
+{
+    struct hv_message_buffer *buffer = queue->head;
+
+    queue->head = buffer->next;
+    if (!queue->head)
+        queue->tail = &queue->head;
+    return buffer;
+}
+
+static void free_buffer(struct hv_message_buffer *buffer)
+{
+    buffer->vp = NULL;
+    atomic_store_explicit(&buffer->in_use, false, memory_order_release);
+}
+
+void hv_message_unlink(struct hv_message_buffer *buffer)
+{
+    struct hv_message_queue *queue = &buffer->vp->queue[buffer->sint];
+    struct hv_message_buffer **link = &queue->head;
+
+    while (*link && *link != buffer)
+        link = &(*link)->next;
+    if (!*link)
+        return;
+    *link = buffer->next;
+    if (!*link)
+        queue->tail = link;
+    free_buffer(buffer);
+}
+
+void hv_synic_reset(struct hv_vp *vp)
+{
+    hv_vp_lock_take(&vp->lock);
+    atomic_store(&vp->scontrol, 0);
+    atomic_store(&vp->siefp, 0);
+    atomic_store(&vp->simp, 0);
+    for (unsigned i = 0; i < HV_SYNIC_SINT_COUNT; i++) {
+        atomic_store(&vp->sint[i], SINT_RESET);
+        if (!vp->queue[i].tail)
+            queue_init(&vp->queue[i]);
+        while (vp->queue[i].head)
+            free_buffer(queue_pop(&vp->queue[i]));
+    }
+    memset(vp->sim_page, 0, sizeof(vp->sim_page));
+    memset(vp->sief_page, 0, sizeof(vp->sief_page));
+    hv_interrupt_update_auto_eoi(vp);
+    vp->retry_set = false;
+    hv_vp_lock_drop(&vp->lock);
+    vp->hv->ops->set_timer(vp->hv->context, vp->index, HV_VP_TIMER_MESSAGE_RETRY, HV_NANO100_NEVER);
+}
+
+/* -- Messages (TLFS 14.2) -- */
+
+bool hv_sint_masked(struct hv_vp *vp, unsigned sint)
+{
+    return atomic_load(&vp->sint[sint]) & SINT_MASKED;
+}
+
+static void interrupt_sint(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
+{
+    uint64_t value = atomic_load(&vp->sint[sint]);
+    bool polling = vp->hv->config.generation == HV_GEN_CURRENT && (value & SINT_POLLING);
+
+    if (!(value & SINT_MASKED) && !polling)
+        hv_interrupts_add(interrupts, SINT_VECTOR(value));
+}
+
+static void fill_slot(struct hv_vp *vp, struct hv_message *slot, struct hv_message_buffer *buffer, bool more)
+{
+    struct hv_message *message = &buffer->message;
+
+    if (buffer->timer >= 0) {
+        /* The time it is placed in its slot (TLFS 16.4.1). */
+        struct hv_timer_message_payload *payload = (struct hv_timer_message_payload *)(void *)message->payload;
+
+        payload->delivery_time = hv_time_now(vp);
+    }
+    memcpy(slot->payload, message->payload, message->header.payload_size);
+    slot->header.payload_size = message->header.payload_size;
+    slot->header.reserved[0] = slot->header.reserved[1] = 0;
+    slot->header.origination_id = message->header.origination_id;
+    atomic_store(slot_flags(slot), more ? HV_MESSAGE_FLAG_PENDING : 0);
+    atomic_store(slot_type(slot), message->header.message_type);
+}
+
+/* Deliver the head of a queue if its slot is empty; otherwise say that it is there. Returns whether it was delivered.
+ */
+static bool deliver_head(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
+{
+    struct hv_message *slot = slot_of(vp, sint);
+    struct hv_message_buffer *buffer = vp->queue[sint].head;
+    int timer = buffer->timer;
+
+    if (atomic_load(slot_type(slot)) != HV_MESSAGE_TYPE_None) {
+        atomic_fetch_or(slot_flags(slot), HV_MESSAGE_FLAG_PENDING);
+        if (atomic_load(slot_type(slot)) != HV_MESSAGE_TYPE_None)
+            return false;
+    }
+    queue_pop(&vp->queue[sint]);
+    fill_slot(vp, slot, buffer, vp->queue[sint].head != NULL);
+    free_buffer(buffer);
+    atomic_fetch_add_explicit(&vp->messages_delivered, 1, memory_order_relaxed);
+    interrupt_sint(vp, sint, interrupts);
+    if (timer >= 0)
+        hv_timer_message_delivered(vp, (unsigned)timer, interrupts);
+    return true;
+}
+
+/* A message that waits for its slot is tried again after a while, in case the guest forgets to ask (TLFS 14.2.4). */
+static void set_retry(struct hv_vp *vp)
+{
+    const struct hv *hv = vp->hv;
+
+    if (vp->retry_set)
+        return;
+    vp->retry_set = true;
+    hv->ops->set_timer(hv->context, vp->index, HV_VP_TIMER_MESSAGE_RETRY,
+                       hv_tsc_at_time(hv, hv_time_now(vp) + MESSAGE_RETRY_INTERVAL));
+}
+
+static void deliver_queue(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
+{
+    if (!vp->queue[sint].head || !hv_synic_accepts_messages(vp))
+        return;
+    while (vp->queue[sint].head) {
+        if (!deliver_head(vp, sint, interrupts)) {
+            set_retry(vp);
+            return;
+        }
+    }
+}
+
+void hv_message_deliver_all(struct hv_vp *vp, struct hv_interrupts *interrupts)
+{
+    for (unsigned i = 0; i < HV_SYNIC_SINT_COUNT; i++)
+        deliver_queue(vp, i, interrupts);
+}
+
+void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
+{
+    struct hv_message_queue *queue = &vp->queue[buffer->sint];
+
+    buffer->vp = vp;
+    buffer->next = NULL;
+    *queue->tail = buffer;
+    queue->tail = &buffer->next;
+    deliver_queue(vp, buffer->sint, interrupts);
+}
+
+static void deliver_and_interrupt(struct hv_vp *vp)
+{
+    struct hv_interrupts interrupts = {{0}};
+
+    hv_vp_lock_take(&vp->lock);
+    hv_message_deliver_all(vp, &interrupts);
+    hv_vp_lock_drop(&vp->lock);
+    hv_interrupts_request(vp, &interrupts);
+}
+
+void hv_message_retry(struct hv_vp *vp)
+{
+    hv_vp_lock_take(&vp->lock);
+    vp->retry_set = false;
+    hv_vp_lock_drop(&vp->lock);
+    deliver_and_interrupt(vp);
+}
+
+/* -- Event flags (TLFS 14.3) -- */
+
+void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
+{
+    uint8_t *flags = vp->sief_page + sint * HV_EVENT_FLAGS_BYTE_COUNT;
+    uint8_t bit = (uint8_t)(1u << (flag % 8));
+    uint8_t before = atomic_fetch_or((_Atomic uint8_t *)(void *)&flags[flag / 8], bit);
+
+    atomic_fetch_add_explicit(&vp->events_signaled, 1, memory_order_relaxed);
+    if (!(before & bit))
+        interrupt_sint(vp, sint, interrupts);
+}
+
+/* -- Registers (TLFS 14.6) -- */
+
+enum hv_exit hv_msr_read_scontrol(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)offset;
+    *value = atomic_load(&vp->scontrol);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_write_scontrol(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    (void)offset;
+    atomic_store(&vp->scontrol, value);
+    deliver_and_interrupt(vp);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_read_sversion(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)vp;
+    (void)offset;
+    *value = 1; /* TLFS 14.6.2 */
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_read_siefp(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)offset;
+    *value = atomic_load(&vp->siefp);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_write_siefp(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    (void)offset;
+    atomic_store(&vp->siefp, value);
+    hv_show_overlay(vp->hv, HV_OVERLAY_SIEF, vp->index, vp->sief_page, value, HV_OVERLAY_READ_WRITE);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_read_simp(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)offset;
+    *value = atomic_load(&vp->simp);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_write_simp(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    (void)offset;
+    atomic_store(&vp->simp, value);
+    hv_show_overlay(vp->hv, HV_OVERLAY_SIM, vp->index, vp->sim_page, value, HV_OVERLAY_READ_WRITE);
+    deliver_and_interrupt(vp);
+    return HV_EXIT_DONE;
+}
+
+/* TLFS 14.6.6: reads give zero. */
+enum hv_exit hv_msr_read_eom(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    (void)vp;
+    (void)offset;
+    *value = 0;
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_write_eom(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    (void)offset;
+    (void)value;
+    deliver_and_interrupt(vp);
+    return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_msr_read_sint(struct hv_vp *vp, uint32_t offset, uint64_t *value)
+{
+    *value = atomic_load(&vp->sint[offset]);
+    return HV_EXIT_DONE;
+}
+
+/* The reset value has vector 0, so an invalid vector is tolerated while the source is masked. */
+enum hv_exit hv_msr_write_sint(struct hv_vp *vp, uint32_t offset, uint64_t value)
+{
+    if (SINT_VECTOR(value) < SINT_FIRST_VECTOR && !(value & SINT_MASKED))
+        return HV_EXIT_GP;
+    atomic_store(&vp->sint[offset], value);
+    hv_interrupt_update_auto_eoi(vp);
+    return HV_EXIT_DONE;
+}
