@@ -149,6 +149,7 @@ struct hv {
     uint64_t gpa_limit; /* first GPA beyond the GPA space */
     struct hv_vp **vps;
     struct hv_vp_set all_vps;
+    unsigned vp_banks; /* banks of a VP set that can hold a VP of this partition */
     atomic_bool trace;
 
     /* Partition-wide registers; written by any VP, the last writer wins. */

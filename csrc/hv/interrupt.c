@@ -190,7 +190,7 @@ static hv_status send_ipi(const struct hv_call *call, uint32_t vector, const str
 {
     struct hv *hv = call->vp->hv;
 
-    for (unsigned i = 0; i < HV_VP_BANKS; i++) {
+    for (unsigned i = 0; i < hv->vp_banks; i++) {
         for (uint64_t bank = set->bank[i]; bank; bank &= bank - 1) {
             hv_vp_index target = i * 64 + (unsigned)__builtin_ctzll(bank);
 

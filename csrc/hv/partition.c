@@ -125,6 +125,7 @@ struct hv *hv_create(const struct hv_config *config, const struct hv_platform_op
     hv->ops = ops;
     hv->context = context;
     hv->gpa_limit = UINT64_C(1) << config->gpa_bits;
+    hv->vp_banks = (config->vp_count + 63) / 64;
     hv_vp_lock_init(&hv->partition_lock);
     hv_port_lock_init(&hv->port_lock);
     if (!create_vps(hv)) {

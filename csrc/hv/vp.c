@@ -87,7 +87,7 @@ void hv_get_vp_state(struct hv_vp *vp, struct hv_vp_state *state)
 
 void hv_keep_existing_vps(const struct hv *hv, struct hv_vp_set *set)
 {
-    for (unsigned i = 0; i < HV_VP_BANKS; i++)
+    for (unsigned i = 0; i < hv->vp_banks; i++)
         set->bank[i] &= hv->all_vps.bank[i];
 }
 
@@ -108,7 +108,7 @@ hv_status hv_read_vp_set(const struct hv_call *call, uint64_t format, uint64_t b
     for (unsigned i = 0; i < 64; i++) {
         if (!((bank_mask >> i) & 1))
             continue;
-        if (i < HV_VP_BANKS)
+        if (i < call->vp->hv->vp_banks)
             set->bank[i] = call->variable[next];
         next++;
     }

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``docs/status.md``: what of the interface works, made from the tables of the core.
+
+``python -m qemu_hv.status_page`` writes the page; with ``--check`` it only says whether the page in
+the source tree is the one the tables make (exit status 1 when it is not).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from qemu_hv import tables
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = ROOT / "csrc" / "hv" / "tlfs"
+PAGE = ROOT / "docs" / "status.md"
+
+# Chapters of the specification: (number, title, state, where). "guest side" means all that a
+# partition without children can see.
+CHAPTERS = [
+    ("2", "Data types, status codes", "done", "types.h, status.def"),
+    ("3", "Feature and interface discovery", "done", "discovery.c"),
+    ("4", "Hypercall interface", "done", "hypercall.c"),
+    ("5", "Partition management", "guest side", "partition.c"),
+    ("6", "Physical hardware management", "reset register only", "msr.c"),
+    ("7", "Resource management", "missing", ""),
+    ("8", "Guest physical address spaces", "overlay pages only", "partition.c"),
+    ("9", "Intercepts", "missing", ""),
+    ("10", "Virtual processor management", "guest side", "vp.c"),
+    ("11", "Virtual processor execution", "guest side", ""),
+    ("12", "Virtual MMU and caching", "guest side", "vmmu.c"),
+    ("13", "Virtual interrupt control", "guest side", "interrupt.c"),
+    ("14", "Inter-partition communication", "within one partition", "synic.c, port.c"),
+    ("15", "Timers", "done but for the assists of 15.1.5 and 15.1.6", "timer.c"),
+    ("16", "Message formats", "timer messages only", "timer.c"),
+    ("17", "Partition save and restore", "missing", ""),
+    ("18", "Scheduler", "long spin wait only", "scheduler.c"),
+    ("19", "Event logging", "missing", ""),
+    ("20", "Guest debugging support", "missing", ""),
+    ("21", "Statistics", "missing", ""),
+    ("22", "Booting", "missing", ""),
+    ("23", "System properties", "missing", ""),
+]
+
+GENERATIONS = {
+    "HV_GEN_ALL": "both",
+    "HV_GEN_2008R2": "2008r2",
+    "HV_GEN_CURRENT": "current",
+}
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def _works(implemented: bool) -> str:
+    return "yes" if implemented else "**missing**"
+
+
+def _gate(gate: str) -> str:
+    return "" if gate == "NONE" else gate.split("_", 1)[1]
+
+
+def _form(call: tables.Hypercall) -> str:
+    form = "rep" if call.kind == "REP" else "simple"
+    fast = {"SLOW": "", "FAST": ", fast", "XMM": ", fast with XMM"}[call.fast]
+    return form + fast
+
+
+def _hypercall_row(call: tables.Hypercall) -> list[str]:
+    needs = [_gate(call.gate), call.relation.lower().replace("_", " ")]
+    return [
+        f"0x{call.code:04X}",
+        call.name,
+        _form(call),
+        GENERATIONS[call.generations],
+        ", ".join(n for n in needs if n and n != "none"),
+        call.section,
+        _works(call.implemented),
+    ]
+
+
+def _msr_row(msr: tables.Msr) -> list[str]:
+    last = msr.index + msr.count - 1
+    index = f"0x{msr.index:08X}" + (f"..{last & 0xFF:02X}" if msr.count > 1 else "")
+    return [
+        index,
+        f"HV_X64_MSR_{msr.name}",
+        msr.access,
+        msr.scope.lower() if msr.scope == "PARTITION" else "VP",
+        _gate(msr.gate),
+        GENERATIONS[msr.generations],
+        msr.section,
+        _works(msr.implemented),
+    ]
+
+
+def _bit_rows(table: str, registers: dict[range, str]) -> list[list[str]]:
+    rows = []
+    for bit in tables.bits(TABLES, table):
+        register = next(name for span, name in registers.items() if bit.bit in span)
+        rows.append(
+            [
+                f"{register} {bit.bit % 32}",
+                bit.name,
+                f"`{bit.property}`",
+                GENERATIONS[bit.generations],
+                "on" if bit.guest_default else "off",
+            ]
+        )
+    return rows
+
+
+def render() -> str:
+    """The page's text."""
+    calls = tables.hypercalls(TABLES)
+    done = sum(call.implemented for call in calls)
+    lines = [
+        "# Status",
+        "",
+        "Made by `python -m qemu_hv.status_page` from `csrc/hv/tlfs/*.def`; CI checks that it is current.",
+        "",
+        "With `-accel tcg`. A call marked missing answers HV_STATUS_INVALID_HYPERCALL_CODE after the checks that come before",
+        "it, so HV_STATUS_ACCESS_DENIED where the caller lacks the privilege or the relation; a register marked missing is #GP.",
+        "",
+        "## Chapters",
+        "",
+        *_table(["chapter", "title", "state", "where"], [list(c) for c in CHAPTERS]),
+        f"## Hypercalls ({done} of {len(calls)} rows)",
+        "",
+        *_table(
+            ["code", "name", "form", "interface", "needs", "TLFS", "works"],
+            [_hypercall_row(call) for call in calls],
+        ),
+        "## Synthetic MSRs",
+        "",
+        *_table(
+            ["index", "name", "access", "scope", "needs", "interface", "TLFS", "works"],
+            [_msr_row(msr) for msr in tables.msrs(TABLES)],
+        ),
+        "## CPUID",
+        "",
+        "Leaves 0x40000000 to 0x40000006 are there; those above answer 0. Leaf 1 ECX bit 31 is set.",
+        "",
+        "Privileges, leaf 0x40000003 (each can be switched by its property):",
+        "",
+        *_table(
+            ["bit", "name", "property", "interface", "default, role=guest"],
+            _bit_rows("privileges", {range(32): "EAX", range(32, 64): "EBX"}),
+        ),
+        "Features, leaf 0x40000003:",
+        "",
+        *_table(
+            ["bit", "name", "property", "interface", "default, role=guest"],
+            _bit_rows("features", {range(32): "EDX"}),
+        ),
+        "Recommendations, leaf 0x40000004:",
+        "",
+        *_table(
+            ["bit", "name", "property", "interface", "default, role=guest"],
+            _bit_rows("recommendations", {range(32): "EAX"}),
+        ),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when it differs")
+    text = render()
+    if not parser.parse_args().check:
+        PAGE.write_text(text, encoding="utf-8")
+        return 0
+    present = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    difference = list(
+        difflib.unified_diff(present.splitlines(), text.splitlines(), "docs/status.md", "the tables")
+    )
+    print("\n".join(difference) or "docs/status.md is current")
+    return 1 if difference else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tables in ``csrc/hv/tlfs/*.def``, read as data.
+
+They are the only place where a call code, a size, a privilege or a register's access is written.
+The compiled core includes them; tools that must work without it (documentation, tests of the
+documentation) read them through this module.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+
+class Hypercall(NamedTuple):
+    """A row of ``hypercalls.def``; sizes in bytes."""
+
+    code: int
+    name: str
+    snake: str
+    kind: str
+    fast: str
+    generations: str
+    gate: str
+    relation: str
+    input: int
+    input_element: int
+    output: int
+    output_element: int
+    variable: bool
+    handler: str
+    section: str
+
+    @property
+    def implemented(self) -> bool:
+        """Whether the core has a handler for the call."""
+        return self.handler == "IMPLEMENTED"
+
+
+class Msr(NamedTuple):
+    """A row of ``msrs.def``: ``count`` consecutive registers."""
+
+    index: int
+    count: int
+    name: str
+    access: str
+    scope: str
+    gate: str
+    generations: str
+    read: str
+    write: str
+    section: str
+
+    @property
+    def implemented(self) -> bool:
+        """Whether the core has handlers for the register."""
+        return "MISSING" not in (self.read, self.write)
+
+
+class Bit(NamedTuple):
+    """A row of ``privileges.def``, ``features.def`` or ``recommendations.def``."""
+
+    bit: int
+    name: str
+    property: str
+    generations: str
+    guest_default: bool
+
+
+class Status(NamedTuple):
+    """A row of ``status.def``."""
+
+    value: int
+    name: str
+    generations: str
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """Arguments of each row macro of a table, unquoted."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("HV_") or "_ROW(" not in line:
+            continue
+        arguments = line[line.index("(") + 1 : line.rindex(")")]
+        yield next(csv.reader([arguments], skipinitialspace=True))
+
+
+def hypercalls(tables: Path) -> list[Hypercall]:
+    """Rows of ``hypercalls.def`` in the folder ``tables``."""
+    return [
+        Hypercall(
+            int(r[0], 16), *r[1:8], int(r[8]), int(r[9]), int(r[10]), int(r[11]), r[12] == "1", *r[13:]
+        )
+        for r in _rows(tables / "hypercalls.def")
+    ]
+
+
+def msrs(tables: Path) -> list[Msr]:
+    """Rows of ``msrs.def`` in the folder ``tables``."""
+    return [Msr(int(r[0], 16), int(r[1]), *r[2:]) for r in _rows(tables / "msrs.def")]
+
+
+def bits(tables: Path, table: str) -> list[Bit]:
+    """Rows of ``privileges.def``, ``features.def`` or ``recommendations.def``."""
+    return [
+        Bit(int(r[0]), r[1], r[2], r[3], r[4] == "1") for r in _rows(tables / f"{table}.def")
+    ]
+
+
+def statuses(tables: Path) -> list[Status]:
+    """Rows of ``status.def`` in the folder ``tables``."""
+    return [Status(int(r[0], 16), r[1], r[2]) for r in _rows(tables / "status.def")]
