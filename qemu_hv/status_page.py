@@ -178,9 +178,7 @@ def main() -> int:
         PAGE.write_text(text, encoding="utf-8")
         return 0
     present = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    difference = list(
-        difflib.unified_diff(present.splitlines(), text.splitlines(), "docs/status.md", "the tables")
-    )
+    difference = list(difflib.unified_diff(present.splitlines(), text.splitlines(), "docs/status.md", "the tables"))
     print("\n".join(difference) or "docs/status.md is current")
     return 1 if difference else 0
 

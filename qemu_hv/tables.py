@@ -88,9 +88,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 def hypercalls(tables: Path) -> list[Hypercall]:
     """Rows of ``hypercalls.def`` in the folder ``tables``."""
     return [
-        Hypercall(
-            int(r[0], 16), *r[1:8], int(r[8]), int(r[9]), int(r[10]), int(r[11]), r[12] == "1", *r[13:]
-        )
+        Hypercall(int(r[0], 16), *r[1:8], int(r[8]), int(r[9]), int(r[10]), int(r[11]), r[12] == "1", *r[13:])
         for r in _rows(tables / "hypercalls.def")
     ]
 
@@ -102,9 +100,7 @@ def msrs(tables: Path) -> list[Msr]:
 
 def bits(tables: Path, table: str) -> list[Bit]:
     """Rows of ``privileges.def``, ``features.def`` or ``recommendations.def``."""
-    return [
-        Bit(int(r[0]), r[1], r[2], r[3], r[4] == "1") for r in _rows(tables / f"{table}.def")
-    ]
+    return [Bit(int(r[0]), r[1], r[2], r[3], r[4] == "1") for r in _rows(tables / f"{table}.def")]
 
 
 def statuses(tables: Path) -> list[Status]:

@@ -12,7 +12,7 @@
 
 enum { SIMPLE = 0, REP = 1 };
 enum { SLOW = 0, FAST = 1, XMM = 2 };
-enum relation { RELATION_NONE, RELATION_PARENT, RELATION_PARENT_OR_SELF, RELATION_ROOT };
+enum relation { RELATION_NONE, RELATION_PARENT, RELATION_PARENT_OR_SELF, RELATION_PARENT_OR_ROOT_SELF, RELATION_ROOT };
 
 /* A gate is written P_<privilege> or NONE in the table. */
 enum {
@@ -230,7 +230,7 @@ static hv_status check_relation(const struct hv_vp *vp, enum relation relation)
     memcpy(&id, vp->input_page, sizeof(id));
     if (id != HV_PARTITION_ID_SELF && id != HV_PARTITION_ID_GUEST)
         return HV_STATUS_INVALID_PARTITION_ID;
-    return relation == RELATION_PARENT ? HV_STATUS_ACCESS_DENIED : HV_STATUS_SUCCESS;
+    return relation == RELATION_PARENT_OR_SELF ? HV_STATUS_SUCCESS : HV_STATUS_ACCESS_DENIED;
 }
 
 /* Where a call's parameters are and how long they are, all checked. */

@@ -246,7 +246,9 @@ void hv_vp_reset(struct hv_vp *vp);
 hv_status hv_read_vp_set(const struct hv_call *call, uint64_t format, uint64_t bank_mask, struct hv_vp_set *set);
 void hv_keep_existing_vps(const struct hv *hv, struct hv_vp_set *set);
 
-/* Handlers, one per row of the tables. */
+/* Handlers, one per row of the tables; a handler may serve several rows and is then declared several times. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wredundant-decls"
 #define HV_HYPERCALL_ROW(code, name, snake, kind, fast, generations, gate, relation, in, in_el, out, out_el, var,      \
                          handler, section)                                                                             \
     hv_status hv_call_##snake(struct hv_call *call);
@@ -258,5 +260,6 @@ void hv_keep_existing_vps(const struct hv *hv, struct hv_vp_set *set);
     enum hv_exit hv_msr_write_##write(struct hv_vp *vp, uint32_t offset, uint64_t value);
 #include "tlfs/msrs.def"
 #undef HV_MSR_ROW
+#pragma GCC diagnostic pop
 
 #endif

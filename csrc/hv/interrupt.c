@@ -186,19 +186,15 @@ struct ipi_ex_input {
 #define IPI_VECTOR_FIRST 0x10u
 #define IPI_VECTOR_LAST 0xFFu
 
-static hv_status send_ipi(const struct hv_call *call, uint32_t vector, const struct hv_vp_set *set)
+/* To the VPs 64 * `bank` + i for which bit i of `mask` is set and that exist. */
+static void send_ipi_to_bank(struct hv *hv, uint8_t vector, unsigned bank, uint64_t mask)
 {
-    struct hv *hv = call->vp->hv;
+    for (mask &= hv->all_vps.bank[bank]; mask; mask &= mask - 1) {
+        hv_vp_index target = bank * 64 + (unsigned)__builtin_ctzll(mask);
 
-    for (unsigned i = 0; i < hv->vp_banks; i++) {
-        for (uint64_t bank = set->bank[i]; bank; bank &= bank - 1) {
-            hv_vp_index target = i * 64 + (unsigned)__builtin_ctzll(bank);
-
-            hv->ops->request_interrupt(hv->context, target, (uint8_t)vector);
-            atomic_fetch_add_explicit(&hv->vps[target]->interrupts_requested, 1, memory_order_relaxed);
-        }
+        hv->ops->request_interrupt(hv->context, target, vector);
+        atomic_fetch_add_explicit(&hv->vps[target]->interrupts_requested, 1, memory_order_relaxed);
     }
-    return HV_STATUS_SUCCESS;
 }
 
 static bool ipi_vector_is_valid(uint32_t vector)
@@ -209,12 +205,11 @@ static bool ipi_vector_is_valid(uint32_t vector)
 hv_status hv_call_send_synthetic_cluster_ipi(struct hv_call *call)
 {
     const struct ipi_input *in = call->input;
-    struct hv_vp_set set = {.bank = {in->processor_mask}};
 
     if (!ipi_vector_is_valid(in->vector))
         return HV_STATUS_INVALID_PARAMETER;
-    hv_keep_existing_vps(call->vp->hv, &set);
-    return send_ipi(call, in->vector, &set);
+    send_ipi_to_bank(call->vp->hv, (uint8_t)in->vector, 0, in->processor_mask);
+    return HV_STATUS_SUCCESS;
 }
 
 hv_status hv_call_send_synthetic_cluster_ipi_ex(struct hv_call *call)
@@ -226,5 +221,9 @@ hv_status hv_call_send_synthetic_cluster_ipi_ex(struct hv_call *call)
     if (!ipi_vector_is_valid(in->vector))
         return HV_STATUS_INVALID_PARAMETER;
     status = hv_read_vp_set(call, in->format, in->bank_mask, &set);
-    return status == HV_STATUS_SUCCESS ? send_ipi(call, in->vector, &set) : status;
+    if (status != HV_STATUS_SUCCESS)
+        return status;
+    for (unsigned i = 0; i < call->vp->hv->vp_banks; i++)
+        send_ipi_to_bank(call->vp->hv, (uint8_t)in->vector, i, set.bank[i]);
+    return HV_STATUS_SUCCESS;
 }

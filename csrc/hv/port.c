@@ -114,8 +114,9 @@ static hv_status check_port(const struct hv *hv, const struct hv_port_info *info
         return HV_STATUS_INVALID_PARAMETER;
     if (info->sint < 1 || info->sint >= HV_SYNIC_SINT_COUNT)
         return HV_STATUS_INVALID_PARAMETER;
+    /* The table says "greater than or equal", which would forbid the last flag and the count of 2048 that the text allows. */
     if (info->type == HV_PORT_TYPE_EVENT &&
-        (info->flag_count == 0 || info->base_flag + info->flag_count >= HV_EVENT_FLAGS_COUNT))
+        (info->flag_count == 0 || info->base_flag + info->flag_count > HV_EVENT_FLAGS_COUNT))
         return HV_STATUS_INVALID_PARAMETER;
     if (info->vp != HV_ANY_VP && info->vp >= hv->config.vp_count)
         return HV_STATUS_INVALID_VP_INDEX;
@@ -202,6 +203,18 @@ hv_status hv_operator_delete_port(struct hv *hv, uint32_t port_id)
     return port ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_PORT_ID;
 }
 
+/* Whether a connection already leads to the port (TLFS 14.9.3: there can be only one). */
+static bool is_connected(const struct hv *hv, const struct hv_port *port)
+{
+    for (unsigned i = 0; i < HV_PORT_BUCKETS; i++) {
+        for (const struct hv_connection *c = hv->connections[i]; c; c = c->next) {
+            if (c->port == port)
+                return true;
+        }
+    }
+    return false;
+}
+
 static hv_status insert_connection(struct hv *hv, uint32_t id, uint32_t port_id)
 {
     struct hv_connection *connection;
@@ -210,7 +223,7 @@ static hv_status insert_connection(struct hv *hv, uint32_t id, uint32_t port_id)
     if (hv_find_connection(hv, id))
         return HV_STATUS_INVALID_CONNECTION_ID;
     port = hv_find_port(hv, port_id);
-    if (!port)
+    if (!port || is_connected(hv, port))
         return HV_STATUS_INVALID_PORT_ID;
     if (hv->connection_count >= HV_MAX_PORTS)
         return HV_STATUS_NO_RESOURCES;

@@ -234,7 +234,9 @@ static void start(struct hv_vp *vp, unsigned index, struct hv_interrupts *interr
     hv_nano100_time now = hv_time_now(vp);
 
     timer->blocked = false;
-    timer->due = timer->config & HV_STIMER_PERIODIC ? now + timer->count : timer->count;
+    timer->due = timer->count;
+    if (timer->config & HV_STIMER_PERIODIC) /* a period that goes beyond the end of time must not wrap into the past */
+        timer->due = timer->count < HV_NANO100_NEVER - now ? now + timer->count : HV_NANO100_NEVER;
     if (timer->due == HV_NANO100_NEVER)
         timer->due--; /* never and the last moment are the same to a guest */
     if (timer->due <= now)

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The core's access to guest memory, which never reaches a device.
+ *
+ * Hypercalls read their parameters through here, so each VP remembers where the pages it used last are. A change of the
+ * memory map makes all of that invalid: the generation is read before the map is, and memory that goes away stays
+ * valid until this thread leaves its RCU read-side critical section.
+ */
+#include "module.h"
+
+#include "exec/address-spaces.h"
+#include "exec/ram_addr.h"
+#include "qemu/rcu.h"
+
+static void memory_map_changed(MemoryListener *listener)
+{
+    MicrosoftHypervisor *s = container_of(listener, MicrosoftHypervisor, listener);
+
+    qatomic_store_release(&s->memory_generation, s->memory_generation + 1);
+}
+
+void mshv_guest_memory_init(MicrosoftHypervisor *s)
+{
+    s->listener = (MemoryListener){.name = "microsoft-hypervisor", .commit = memory_map_changed};
+    memory_listener_register(&s->listener, &address_space_memory);
+}
+
+/* Called in an RCU read-side critical section. */
+static void find_page(MicrosoftHypervisor *s, uint64_t page, struct mshv_cached_page *found)
+{
+    hwaddr offset, length = HV_PAGE_SIZE;
+    MemoryRegion *region;
+
+    found->generation = qatomic_load_acquire(&s->memory_generation);
+    found->page = page;
+    found->valid = true;
+    region = address_space_translate(&address_space_memory, page, &offset, &length, false, MEMTXATTRS_UNSPECIFIED);
+    if (length < HV_PAGE_SIZE || !memory_access_is_direct(region, false, MEMTXATTRS_UNSPECIFIED)) {
+        found->host = NULL;
+        return;
+    }
+    found->region = region;
+    found->host = (uint8_t *)memory_region_get_ram_ptr(region) + offset;
+    found->writable = memory_access_is_direct(region, true, MEMTXATTRS_UNSPECIFIED);
+}
+
+/* `scratch` is used by threads that have no cache. Called in an RCU read-side critical section. */
+static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_index index, hv_gpa gpa,
+                                              struct mshv_cached_page *scratch)
+{
+    struct mshv_vp *vp = &s->vps[index];
+    uint64_t page = gpa & HV_PAGE_MASK;
+    struct mshv_cached_page *entry = scratch;
+
+    if (mshv_current_vp(s) == vp) {
+        entry = &vp->pages[(gpa >> HV_PAGE_SHIFT) % MSHV_PAGE_CACHE_SIZE];
+        if (entry->valid && entry->page == page &&
+            entry->generation == qatomic_load_acquire(&s->memory_generation))
+            return entry;
+    }
+    find_page(s, page, entry);
+    return entry;
+}
+
+enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_index vp, hv_gpa gpa, void *buffer, size_t size)
+{
+    struct mshv_cached_page scratch;
+    const struct mshv_cached_page *page;
+
+    RCU_READ_LOCK_GUARD();
+    page = look_up(context, vp, gpa, &scratch);
+    if (!page->host)
+        return HV_GPA_UNMAPPED;
+    memcpy(buffer, page->host + (gpa & ~HV_PAGE_MASK), size);
+    return HV_GPA_OK;
+}
+
+enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_index vp, hv_gpa gpa, const void *buffer, size_t size)
+{
+    struct mshv_cached_page scratch;
+    const struct mshv_cached_page *page;
+    uint8_t *to;
+
+    RCU_READ_LOCK_GUARD();
+    page = look_up(context, vp, gpa, &scratch);
+    if (!page->host)
+        return HV_GPA_UNMAPPED;
+    if (!page->writable)
+        return HV_GPA_NO_ACCESS;
+    to = page->host + (gpa & ~HV_PAGE_MASK);
+    memcpy(to, buffer, size);
+    /* As if it had been mapped for writing: marks the memory dirty and invalidates code translated from it. */
+    memory_region_ref(page->region);
+    address_space_unmap(&address_space_memory, to, size, true, size);
+    return HV_GPA_OK;
+}
+
+enum hv_gpa_result mshv_probe_write(void *context, hv_vp_index vp, hv_gpa gpa, size_t size)
+{
+    struct mshv_cached_page scratch;
+    const struct mshv_cached_page *page;
+
+    RCU_READ_LOCK_GUARD();
+    page = look_up(context, vp, gpa, &scratch);
+    if (!page->host)
+        return HV_GPA_UNMAPPED;
+    return page->writable ? HV_GPA_OK : HV_GPA_NO_ACCESS;
+}

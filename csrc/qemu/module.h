@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QEMU's TCG machine as the platform of the core: what the files of the module share.
+ *
+ * Locks: those of the core come after the BQL (csrc/hv/locking.h); the clock's and the timers' are innermost. What a
+ * platform function may assume is said in csrc/hv/platform.h.
+ */
+#ifndef MICROSOFT_HYPERVISOR_MODULE_H
+#define MICROSOFT_HYPERVISOR_MODULE_H
+
+#include "qemu/osdep.h"
+
+/* QEMU has macros for some of these names, for KVM: the core's enumerations must come before they do. */
+#include "hypervisor.h"
+#undef HV_MESSAGE_FLAG_PENDING
+
+#include "cpu.h"
+#include "exec/memory.h"
+#include "qapi/qapi-types-qom.h"
+#include "qemu/thread.h"
+#include "qemu/timer.h"
+#include "qom/object.h"
+#include "target/i386/x86-hypervisor.h"
+
+#define TYPE_MICROSOFT_HYPERVISOR "microsoft-hypervisor"
+OBJECT_DECLARE_SIMPLE_TYPE(MicrosoftHypervisor, MICROSOFT_HYPERVISOR)
+
+/* -- clock.c -- */
+
+struct mshv_clock {
+    bool exact; /* computed from the virtual clock at every read */
+    uint64_t frequency; /* Hz */
+    uint64_t host_frequency; /* Hz, as far as it could be measured */
+
+    /*
+     * Between two looks at the virtual clock the guest's TSC is a line through (anchor_host, anchor_guest); readers
+     * take the line under `sequence`, which is odd while it is being changed.
+     */
+    unsigned sequence;
+    uint64_t anchor_host, anchor_guest;
+    uint64_t rate; /* guest ticks per host tick, a binary fraction (clock.c); 0 while stopped */
+    uint64_t valid_for; /* host ticks; then it is time to look again */
+
+    /* The rest belongs to whoever holds the lock. */
+    QemuMutex lock;
+    uint64_t nominal_rate;
+    uint64_t measured_rate;
+    uint64_t interval; /* host ticks */
+    uint64_t sample_host;
+    int64_t sample_virtual; /* ns */
+    int64_t offset; /* guest ticks that the TSC is ahead of the virtual clock; changes only while stopped */
+
+    uint64_t start_host; /* for measuring the host's frequency */
+    int64_t start_ns;
+};
+
+void mshv_clock_start_measuring(struct mshv_clock *clock);
+/* Choose the frequency (0: the host's) and stand at 0. Returns false when it cannot be represented. */
+bool mshv_clock_init(struct mshv_clock *clock, uint64_t frequency, Error **errp);
+uint64_t mshv_clock_read(struct mshv_clock *clock);
+void mshv_clock_stop(struct mshv_clock *clock);
+void mshv_clock_resume(struct mshv_clock *clock);
+/* While stopped: stand at `tsc`, tick at `frequency` from the next start on. */
+bool mshv_clock_set(struct mshv_clock *clock, uint64_t frequency, uint64_t tsc, Error **errp);
+/* How long the virtual clock takes for `ticks`, rounded up, in ns; at most INT64_MAX / 2. */
+int64_t mshv_clock_ticks_to_ns(const struct mshv_clock *clock, uint64_t ticks);
+
+/* -- timers.c -- */
+
+struct mshv_timer {
+    struct mshv_vp *vp;
+    unsigned index;
+    QemuMutex lock;
+    QEMUTimer timer;
+    uint64_t deadline; /* guest TSC */
+};
+
+/* -- guest_memory.c -- */
+
+#define MSHV_PAGE_CACHE_SIZE 8u
+
+struct mshv_cached_page {
+    bool valid;
+    unsigned generation;
+    uint64_t page; /* GPA */
+    uint8_t *host; /* NULL: no memory */
+    MemoryRegion *region;
+    bool writable;
+};
+
+/* -- overlay.c -- */
+
+struct mshv_overlay {
+    MemoryRegion region;
+    bool created, enabled;
+    hv_gpa gpa;
+};
+
+/* -- A virtual processor; VP i is bound to one of QEMU's CPUs -- */
+
+struct mshv_vp {
+    MicrosoftHypervisor *machine;
+    hv_vp_index index;
+    struct hv_vp *core;
+    X86CPU *cpu; /* NULL until there is such a CPU */
+
+    /* The rest but for timers and overlays belongs to the VP's thread. */
+    bool leave; /* the instruction being executed has to leave the translated code */
+    bool completing; /* ... after work that other threads have been given is done */
+    struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
+    bool running;
+    uint64_t running_since; /* guest TSC */
+    uint64_t run_ticks;
+    bool saved_idle; /* only while state is saved or loaded */
+
+    struct mshv_timer timers[HV_VP_TIMER_COUNT];
+    struct mshv_overlay overlays[HV_OVERLAY_KINDS];
+};
+
+/* -- The object -- */
+
+/* What the operator said about a set of bits. */
+struct mshv_switches {
+    uint64_t on, off;
+};
+
+enum { MSHV_PRIVILEGES, MSHV_FEATURES, MSHV_RECOMMENDATIONS, MSHV_SWITCH_KINDS };
+
+/* Numbers the operator may give. */
+enum {
+    MSHV_TSC_FREQUENCY,
+    MSHV_SPINLOCK_RETRIES,
+    MSHV_VERSION_MAJOR,
+    MSHV_VERSION_MINOR,
+    MSHV_VERSION_BUILD,
+    MSHV_VERSION_SERVICE_PACK,
+    MSHV_VERSION_SERVICE_BRANCH,
+    MSHV_VERSION_SERVICE_NUMBER,
+    MSHV_NUMBERS
+};
+
+struct mshv_number {
+    bool given;
+    uint64_t value;
+};
+
+struct MicrosoftHypervisor {
+    X86Hypervisor parent_obj;
+
+    MicrosoftHypervisorRole role;
+    MicrosoftHypervisorInterface interface;
+    MicrosoftHypervisorVpIndex vp_index;
+    MicrosoftHypervisorCrash crash;
+    MicrosoftHypervisorPolicy policy;
+    struct mshv_switches switches[MSHV_SWITCH_KINDS];
+    struct mshv_number numbers[MSHV_NUMBERS];
+
+    Notifier machine_done;
+    struct hv *core; /* NULL until the machine is complete */
+    struct mshv_clock clock;
+    uint32_t vp_count;
+    struct mshv_vp *vps; /* by VP index */
+    struct mshv_vp **by_cpu; /* by CPU index */
+    MemoryListener listener;
+    unsigned memory_generation; /* changes with the machine's memory map */
+
+    /* Only while state is saved or loaded. */
+    uint64_t saved_frequency, saved_tsc;
+    uint32_t saved_size;
+    uint8_t *saved_core;
+};
+
+static inline struct mshv_vp *mshv_vp_of(MicrosoftHypervisor *s, X86CPU *cpu)
+{
+    return s->by_cpu[CPU(cpu)->cpu_index];
+}
+
+/* The VP whose thread this is, or NULL. */
+struct mshv_vp *mshv_current_vp(MicrosoftHypervisor *s);
+
+/*
+ * After this, work that other threads of the machine have been given is done before the calling VP's instruction
+ * retires, and the VP leaves the translated code.
+ */
+void mshv_complete_before_retiring(struct mshv_vp *vp);
+
+/* properties.c */
+void mshv_add_properties(ObjectClass *oc);
+bool mshv_check_properties(const MicrosoftHypervisor *s, Error **errp);
+/* All but what the machine decides: VPs, address width, frequencies. */
+void mshv_make_config(const MicrosoftHypervisor *s, struct hv_config *config);
+
+/* tcg.c */
+void mshv_set_hooks(X86HypervisorClass *hooks);
+
+/* platform.c */
+extern const struct hv_platform_ops mshv_platform_ops;
+
+/* Platform operations, by file; see platform.h. */
+uint64_t mshv_read_tsc(void *context, hv_vp_index vp);
+
+enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_index vp, hv_gpa gpa, void *buffer, size_t size);
+enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_index vp, hv_gpa gpa, const void *buffer, size_t size);
+enum hv_gpa_result mshv_probe_write(void *context, hv_vp_index vp, hv_gpa gpa, size_t size);
+void mshv_guest_memory_init(MicrosoftHypervisor *s);
+
+void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_index vp, void *page, bool enabled, hv_gpa gpa,
+                      enum hv_overlay_access access);
+size_t mshv_hypercall_code(void *context, uint8_t *code);
+
+void mshv_set_timer(void *context, hv_vp_index vp, unsigned timer, uint64_t tsc);
+void mshv_timers_init(struct mshv_vp *vp);
+void mshv_timers_rearm(struct mshv_vp *vp); /* the relation of TSC and virtual clock has changed */
+
+void mshv_request_interrupt(void *context, hv_vp_index vp, uint8_t vector);
+void mshv_apic_eoi(void *context, hv_vp_index vp, uint32_t value);
+uint64_t mshv_apic_read_icr(void *context, hv_vp_index vp);
+void mshv_apic_write_icr(void *context, hv_vp_index vp, uint64_t value);
+uint8_t mshv_apic_read_tpr(void *context, hv_vp_index vp);
+void mshv_apic_write_tpr(void *context, hv_vp_index vp, uint8_t value);
+void mshv_set_apic_hooks(X86HypervisorClass *hooks);
+
+void mshv_flush_tlb(void *context, hv_vp_index caller, const struct hv_vp_set *set, bool keep_global);
+void mshv_flush_tlb_ranges(void *context, hv_vp_index caller, const struct hv_vp_set *set,
+                           const struct hv_gva_range *ranges, size_t count);
+void mshv_set_cr3(void *context, hv_vp_index vp, uint64_t cr3);
+
+/* run_time.c */
+uint64_t mshv_vp_run_time(void *context, hv_vp_index vp);
+void mshv_set_run_time_hooks(X86HypervisorClass *hooks);
+
+/* crash.c */
+void mshv_crash(void *context, hv_vp_index vp, const uint64_t parameters[5], const char *message, size_t size);
+
+/* state.c */
+void mshv_state_register(MicrosoftHypervisor *s);
+
+#endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * -object microsoft-hypervisor: makes the machine a partition of the hypervisor.
+ *
+ * The object is created before the machine and its accelerator are. It claims the machine then, so that instructions
+ * are translated for it, and makes the core when the machine is complete, before any guest code runs.
+ */
+#include "module.h"
+
+#include "hw/boards.h"
+#include "hw/core/cpu.h"
+#include "hw/i386/x86.h"
+#include "hw/qdev-core.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/module.h"
+#include "qom/object_interfaces.h"
+#include "system/reset.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#include "system/tcg.h"
+
+#include "qmp.h"
+
+/* QEMU's local APIC counts nanoseconds of the virtual clock. */
+#define APIC_FREQUENCY UINT64_C(1000000000)
+
+struct hv *microsoft_hypervisor_core(void)
+{
+    return x86_hypervisor ? MICROSOFT_HYPERVISOR(x86_hypervisor)->core : NULL;
+}
+
+/* -- When the machine is complete -- */
+
+static bool check_cpu(X86CPU *cpu, Error **errp)
+{
+    if (!cpu->hyperv_features && !cpu->hyperv_passthrough &&
+        cpu->hyperv_spinlock_attempts == HYPERV_SPINLOCK_NEVER_NOTIFY)
+        return true;
+    error_setg(errp, "hv-* flags of -cpu belong to KVM's own emulation; remove them and use the properties of "
+               "-object " TYPE_MICROSOFT_HYPERVISOR);
+    return false;
+}
+
+/* The number of VPs that the machine's possible CPUs need. */
+static bool count_vps(MicrosoftHypervisor *s, const CPUArchIdList *cpus, Error **errp)
+{
+    uint64_t count = (uint64_t)cpus->len;
+
+    if (s->vp_index == MICROSOFT_HYPERVISOR_VP_INDEX_APIC_ID) {
+        for (int i = 0; i < cpus->len; i++)
+            count = MAX(count, cpus->cpus[i].arch_id + 1);
+    }
+    if (count > HV_MAX_VPS) {
+        error_setg(errp, "this machine needs %" PRIu64 " virtual processors, at most %u are supported; use a smaller "
+                   "-smp", count, HV_MAX_VPS);
+        return false;
+    }
+    s->vp_count = (uint32_t)count;
+    return true;
+}
+
+static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
+{
+    const CPUArchIdList *cpus = MACHINE_GET_CLASS(current_machine)->possible_cpu_arch_ids(current_machine);
+    CPUState *cs;
+
+    if (!count_vps(s, cpus, errp))
+        return false;
+    s->vps = g_new0(struct mshv_vp, s->vp_count);
+    s->by_cpu = g_new0(struct mshv_vp *, (size_t)cpus->len);
+    for (hv_vp_index i = 0; i < s->vp_count; i++) {
+        s->vps[i].machine = s;
+        s->vps[i].index = i;
+        mshv_timers_init(&s->vps[i]);
+    }
+    for (int i = 0; i < cpus->len; i++) {
+        uint64_t index = s->vp_index == MICROSOFT_HYPERVISOR_VP_INDEX_APIC_ID ? cpus->cpus[i].arch_id : (uint64_t)i;
+
+        s->by_cpu[i] = &s->vps[index];
+    }
+    CPU_FOREACH (cs) {
+        X86CPU *cpu = X86_CPU(cs);
+
+        if (!check_cpu(cpu, errp))
+            return false;
+        s->by_cpu[cs->cpu_index]->cpu = cpu;
+    }
+    return true;
+}
+
+static bool create_core(MicrosoftHypervisor *s, Error **errp)
+{
+    struct hv_config config;
+    const char *why;
+
+    mshv_make_config(s, &config);
+    config.vp_count = s->vp_count;
+    config.gpa_bits = X86_CPU(first_cpu)->phys_bits;
+    config.tsc_frequency = s->clock.frequency;
+    config.apic_frequency = APIC_FREQUENCY;
+    s->core = hv_create(&config, &mshv_platform_ops, s, &why);
+    if (!s->core) {
+        error_setg(errp, "the hypervisor cannot be created: %s", why);
+        return false;
+    }
+    for (hv_vp_index i = 0; i < s->vp_count; i++)
+        s->vps[i].core = hv_get_vp(s->core, i);
+    return true;
+}
+
+static void run_state_changed(void *opaque, bool running, RunState state)
+{
+    MicrosoftHypervisor *s = opaque;
+
+    if (!running) {
+        mshv_clock_stop(&s->clock);
+        return;
+    }
+    mshv_clock_resume(&s->clock);
+    for (hv_vp_index i = 0; i < s->vp_count; i++)
+        mshv_timers_rearm(&s->vps[i]);
+}
+
+static void machine_reset(void *opaque)
+{
+    hv_reset(((MicrosoftHypervisor *)opaque)->core);
+}
+
+static bool set_up(MicrosoftHypervisor *s, Error **errp)
+{
+    if (!tcg_enabled()) {
+        error_setg(errp, "only TCG is supported yet; use -accel tcg");
+        return false;
+    }
+    if (!bind_vps(s, errp))
+        return false;
+    if (!mshv_clock_init(&s->clock, s->numbers[MSHV_TSC_FREQUENCY].value, errp))
+        return false;
+    if (!create_core(s, errp))
+        return false;
+    mshv_guest_memory_init(s);
+    mshv_state_register(s);
+    qemu_add_vm_change_state_handler(run_state_changed, s);
+    qemu_register_reset(machine_reset, s);
+    microsoft_hypervisor_qmp_register();
+    return true;
+}
+
+static void machine_done(Notifier *notifier, void *data)
+{
+    MicrosoftHypervisor *s = container_of(notifier, MicrosoftHypervisor, machine_done);
+    Error *err = NULL;
+
+    if (!set_up(s, &err)) {
+        error_reportf_err(err, "-object " TYPE_MICROSOFT_HYPERVISOR ": ");
+        exit(EXIT_FAILURE);
+    }
+}
+
+/* -- The object -- */
+
+static bool claim_machine(MicrosoftHypervisor *s, Error **errp)
+{
+    if (!mshv_check_properties(s, errp))
+        return false;
+    if (phase_check(PHASE_MACHINE_INITIALIZED)) {
+        error_setg(errp, "it cannot be added to a running machine; use -object");
+        return false;
+    }
+    if (!object_dynamic_cast(OBJECT(current_machine), TYPE_X86_MACHINE)) {
+        error_setg(errp, "an x86 machine is needed; use for example -machine q35");
+        return false;
+    }
+    return x86_hypervisor_set(X86_HYPERVISOR(s), errp);
+}
+
+static void complete(UserCreatable *uc, Error **errp)
+{
+    ERRP_GUARD();
+    MicrosoftHypervisor *s = MICROSOFT_HYPERVISOR(uc);
+
+    if (!claim_machine(s, errp)) {
+        error_prepend(errp, TYPE_MICROSOFT_HYPERVISOR ": ");
+        return;
+    }
+    mshv_clock_start_measuring(&s->clock);
+    s->machine_done.notify = machine_done;
+    qemu_add_machine_init_done_notifier(&s->machine_done);
+}
+
+static bool can_be_deleted(UserCreatable *uc)
+{
+    return x86_hypervisor != X86_HYPERVISOR(uc);
+}
+
+static void class_init(ObjectClass *oc, void *data)
+{
+    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
+
+    ucc->complete = complete;
+    ucc->can_be_deleted = can_be_deleted;
+    mshv_set_hooks(X86_HYPERVISOR_CLASS(oc));
+    mshv_add_properties(oc);
+}
+
+static const TypeInfo microsoft_hypervisor_info = {
+    .name = TYPE_MICROSOFT_HYPERVISOR,
+    .parent = TYPE_X86_HYPERVISOR,
+    .instance_size = sizeof(MicrosoftHypervisor),
+    .class_init = class_init,
+    .interfaces = (InterfaceInfo[]){{TYPE_USER_CREATABLE}, {}},
+};
+module_obj(TYPE_MICROSOFT_HYPERVISOR);
+
+static void register_types(void)
+{
+    type_register_static(&microsoft_hypervisor_info);
+}
+
+type_init(register_types)

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Overlay pages (TLFS 8.1.3): memory regions laid over everything else in the guest physical address space.
+ *
+ * A region is made when its page is shown for the first time; after that it is moved, shown and hidden. The pages are
+ * part of the core's state, so they are not migrated as RAM.
+ */
+#include "module.h"
+
+#include "exec/address-spaces.h"
+#include "exec/cpu-common.h"
+#include "exec/exec-all.h"
+#include "hw/core/cpu.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "tcg/helper-tcg.h"
+#include "trace.h"
+
+#define OVERLAY_PRIORITY 0x100000 /* above all regions of a machine */
+
+/*
+ * TLFS 4.12: writing to the hypercall page is #GP. Devices' writes are dropped: they may be made by a processor's
+ * thread, in the middle of another instruction's access, but do not carry a processor's attributes.
+ */
+static MemTxResult hypercall_page_write(void *opaque, hwaddr addr, uint64_t data, unsigned size, MemTxAttrs attrs)
+{
+    CPUState *cs = current_cpu;
+
+    if (cs && cs->running && !attrs.unspecified)
+        raise_exception_err_ra(cpu_env(cs), EXCP0D_GPF, 0, cs->mem_io_pc);
+    return MEMTX_OK;
+}
+
+static const MemoryRegionOps hypercall_page_ops = {
+    .write_with_attrs = hypercall_page_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+    .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+};
+
+static const char *const overlay_names[HV_OVERLAY_KINDS] = {
+    [HV_OVERLAY_HYPERCALL] = "hypercall-page",     [HV_OVERLAY_REFERENCE_TSC] = "reference-tsc-page",
+    [HV_OVERLAY_APIC_ASSIST] = "apic-assist-page", [HV_OVERLAY_SIEF] = "sief-page",
+    [HV_OVERLAY_SIM] = "sim-page",
+};
+
+static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, enum hv_overlay_kind kind,
+                          hv_vp_index vp, void *page, enum hv_overlay_access access)
+{
+    g_autofree char *name = g_strdup_printf("microsoft-hypervisor-%s-%u", overlay_names[kind], vp);
+    MemoryRegion *region = &overlay->region;
+
+    if (access == HV_OVERLAY_READ_EXECUTE) {
+        memory_region_init_rom_device_nomigrate(region, OBJECT(s), &hypercall_page_ops, s, name, HV_PAGE_SIZE,
+                                                &error_fatal);
+        /* Its content was made when the core was and stays what it is. */
+        memcpy(memory_region_get_ram_ptr(region), page, HV_PAGE_SIZE);
+    } else {
+        memory_region_init_ram_ptr(region, OBJECT(s), name, HV_PAGE_SIZE, page);
+    }
+    memory_region_set_enabled(region, false);
+    memory_region_add_subregion_overlap(get_system_memory(), 0, region, OVERLAY_PRIORITY);
+    overlay->created = true;
+}
+
+void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_index vp, void *page, bool enabled, hv_gpa gpa,
+                      enum hv_overlay_access access)
+{
+    MicrosoftHypervisor *s = context;
+    struct mshv_overlay *overlay = &s->vps[vp].overlays[kind];
+    struct mshv_vp *caller = mshv_current_vp(s);
+
+    BQL_LOCK_GUARD();
+    if (overlay->enabled == enabled && (!enabled || overlay->gpa == gpa))
+        return;
+    trace_microsoft_hypervisor_overlay(overlay_names[kind], vp, enabled, gpa);
+    memory_region_transaction_begin();
+    if (!overlay->created)
+        create_region(s, overlay, kind, vp, page, access);
+    if (enabled)
+        memory_region_set_address(&overlay->region, gpa);
+    memory_region_set_enabled(&overlay->region, enabled);
+    memory_region_transaction_commit();
+    overlay->enabled = enabled;
+    overlay->gpa = gpa;
+    /* The commit has asked all CPUs to flush their TLBs. */
+    if (caller)
+        mshv_complete_before_retiring(caller);
+}
+
+/*
+ * ENDBR64, VMCALL, RET: a caller may reach the page by an indirect call with branch tracking on; without it, and in
+ * 32-bit code, ENDBR64 is a no-op.
+ */
+size_t mshv_hypercall_code(void *context, uint8_t *code)
+{
+    static const uint8_t call[] = {0xF3, 0x0F, 0x1E, 0xFA, 0x0F, 0x01, 0xC1, 0xC3};
+
+    memcpy(code, call, sizeof(call));
+    return sizeof(call);
+}

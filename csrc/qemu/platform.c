@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The table of platform operations, and those that belong to no larger matter.
+ */
+#include "module.h"
+
+#include "hw/core/cpu.h"
+#include "system/runstate.h"
+
+#include "qmp.h"
+
+static void read_xmm(void *context, hv_vp_index vp, uint8_t xmm[96])
+{
+    MicrosoftHypervisor *s = context;
+    const CPUX86State *env = &s->vps[vp].cpu->env;
+
+    for (unsigned i = 0; i < 6; i++) {
+        stq_le_p(xmm + 16 * i, env->xmm_regs[i].ZMM_Q(0));
+        stq_le_p(xmm + 16 * i + 8, env->xmm_regs[i].ZMM_Q(1));
+    }
+}
+
+/* Leave the processor to others: the host's threads, or, where VPs share one, the next VP. */
+static void spin_wait(void *context, hv_vp_index vp)
+{
+    MicrosoftHypervisor *s = context;
+    struct mshv_vp *self = &s->vps[vp];
+
+    cpu_exit(CPU(self->cpu));
+    self->leave = true;
+    sched_yield();
+}
+
+static void reset(void *context)
+{
+    qemu_system_reset_request(SHUTDOWN_CAUSE_GUEST_RESET);
+}
+
+/* TCG asks at every CPUID. */
+static void cpuid_changed(void *context)
+{
+}
+
+static void trace_hypercall(void *context, hv_vp_index vp, int row, uint64_t input, uint64_t result)
+{
+    microsoft_hypervisor_qmp_trace(vp, row, input, result);
+}
+
+const struct hv_platform_ops mshv_platform_ops = {
+    .read_gpa = mshv_read_gpa,
+    .write_gpa = mshv_write_gpa,
+    .probe_write = mshv_probe_write,
+    .set_overlay = mshv_set_overlay,
+    .hypercall_code = mshv_hypercall_code,
+    .read_tsc = mshv_read_tsc,
+    .set_timer = mshv_set_timer,
+    .vp_run_time = mshv_vp_run_time,
+    .request_interrupt = mshv_request_interrupt,
+    .apic_eoi = mshv_apic_eoi,
+    .apic_read_icr = mshv_apic_read_icr,
+    .apic_write_icr = mshv_apic_write_icr,
+    .apic_read_tpr = mshv_apic_read_tpr,
+    .apic_write_tpr = mshv_apic_write_tpr,
+    .flush_tlb = mshv_flush_tlb,
+    .flush_tlb_ranges = mshv_flush_tlb_ranges,
+    .set_cr3 = mshv_set_cr3,
+    .read_xmm = read_xmm,
+    .spin_wait = spin_wait,
+    .reset = reset,
+    .cpuid_changed = cpuid_changed,
+    .crash = mshv_crash,
+    .trace_hypercall = trace_hypercall,
+};

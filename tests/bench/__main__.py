@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``./scripts/bench``: measure, print the table, write the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Optional
+
+from guest_image import build_image
+from rich.console import Console
+
+from qemu_hv import build, initramfs, kernels
+from qemu_hv.errors import UserError
+from qemu_hv.progress import track
+from qemu_hv.qemu_binary import QemuBinary, find_qemu
+
+from . import results
+from .process import Flavours
+from .results import BenchmarkRun
+from .samples import Samples
+from .workloads import INIT, Boot, Guest, Start, Workload, start_rom
+
+_GROUPS = ("boots", "guest", "start")
+_GUEST_SOURCE = Path(__file__).with_name("guest.c")
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """How often everything is measured: rounds by group, and repetitions in the guest."""
+
+    boots: int
+    guest: int
+    start: int
+    repeat: int
+
+
+_FULL = _Rounds(boots=24, guest=24, start=36, repeat=9)
+_QUICK = _Rounds(boots=2, guest=3, start=4, repeat=3)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Compare qemu-hv with stock QEMU.")
+    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works, not how fast")
+    parser.add_argument("--only", choices=_GROUPS, action="append", help="measure this only; may be given again")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds of everything")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE", help="default: bench.json")
+    parser.add_argument("--record", action="store_true", help="put the run into docs/performance.json and .md")
+    parser.add_argument("--check", action="store_true", help="exit status 1 when a limit is missed")
+    parser.add_argument("--kernel", type=Path, help="kernel image to boot (default: Debian's)")
+    parser.add_argument("--append", default="console=ttyS0", help="its command line (default: console=ttyS0)")
+    parser.add_argument("--smp", type=_positive, default=1, metavar="N", help="its VPs (default: 1)")
+    parser.add_argument("--qemu", type=Path, help="patched QEMU (default: the one that qemu-hv builds)")
+    parser.add_argument("--stock-qemu", type=Path, help="stock QEMU of the same build (default: likewise)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _find(explicit: Optional[Path], stock: bool) -> QemuBinary:
+    if explicit is not None:
+        return find_qemu(explicit)
+    built = build.ensure(stock=stock)
+    return QemuBinary(built.path, tuple(built.firmware_dirs), dict(built.environment))
+
+
+def _version(qemu: QemuBinary) -> str:
+    command = [str(qemu.path), "--version"]
+    words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return words[words.index("version") + 1]
+
+
+def _same_version(flavours: Flavours) -> str:
+    stock, patched = _version(flavours.stock), _version(flavours.patched)
+    if stock != patched:
+        raise UserError(f"the stock QEMU is {stock} and the patched one {patched}; compare builds of one version")
+    return patched
+
+
+def _fact(path: str, name: str) -> str:
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return "unknown"
+
+
+def _describe_machine() -> dict[str, str]:
+    memory = int(_fact("/proc/meminfo", "MemTotal").split()[0]) / 1024**2
+    return {
+        "processor": f"{_fact('/proc/cpuinfo', 'model name')}, {os.cpu_count()} processors",
+        "memory": f"{memory:.1f} GiB",
+        "host": f"{platform.system()} {platform.release()}",
+        "load before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _choose_rounds(args: argparse.Namespace) -> _Rounds:
+    chosen = _QUICK if args.quick else _FULL
+    if args.rounds is None:
+        return chosen
+    return _Rounds(args.rounds, args.rounds, args.rounds, chosen.repeat)
+
+
+def _kernel(args: argparse.Namespace) -> tuple[Path, str]:
+    if args.kernel is not None:
+        return args.kernel, args.kernel.name
+    kernel = kernels.get()
+    return kernel.vmlinuz, kernel.version
+
+
+def _plan(
+    args: argparse.Namespace, rounds: _Rounds, kernel: Path, folder: Path
+) -> list[tuple[Workload, int]]:
+    """Return what to measure and in how many rounds."""
+    plan: list[tuple[Workload, int]] = []
+    groups = args.only or _GROUPS
+    if "guest" in groups:
+        plan.append((Guest(build_image(_GUEST_SOURCE, 64).path, rounds.repeat), rounds.guest))
+    if "start" in groups:
+        rom = folder / "start.rom"
+        rom.write_bytes(start_rom())
+        plan.append((Start(rom), rounds.start))
+    if "boots" in groups:
+        plan.append((Boot(kernel, initramfs.build(INIT), args.append, args.smp), rounds.boots))
+    return plan
+
+
+def _measure(flavours: Flavours, workload: Workload, rounds: int, samples: Samples) -> None:
+    """Measure all rounds. One round before them fills the host's caches and does not count."""
+    unused = Samples()
+    with track(f"measuring {workload.title}") as progress:
+        for number in range(-1, rounds):
+            for flavour in flavours.order(number):
+                workload.measure(flavours, flavour, unused if number < 0 else samples)
+            progress.update(number + 1, rounds)
+
+
+def _run(args: argparse.Namespace) -> BenchmarkRun:
+    rounds = _choose_rounds(args)
+    flavours = Flavours(_find(args.stock_qemu, stock=True), _find(args.qemu, stock=False))
+    kernel, release = _kernel(args)
+    settings = {
+        "boot": f"-smp {args.smp}, {args.append}",
+        "repetitions": f"{rounds.repeat} in each run of the guest, whose median is a round's value",
+    }
+    run = BenchmarkRun(
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        qemu=_same_version(flavours),
+        kernel=release,
+        machine=_describe_machine(),
+        settings=settings,
+        samples=Samples(),
+    )
+    with tempfile.TemporaryDirectory(prefix="qemu-hv-bench-") as folder:
+        for workload, count in _plan(args, rounds, kernel, Path(folder)):
+            _measure(flavours, workload, count, run.samples)
+    run.machine["load after"] = f"{os.getloadavg()[0]:.2f}"
+    return run
+
+
+def _write(run: BenchmarkRun, file: Path) -> None:
+    try:
+        file.write_text(json.dumps(run.to_json(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}; name another file with --json") from error
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the benchmark and return the command's exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        if args.record and (args.quick or args.only or args.rounds):
+            raise UserError("--record is for a complete run: leave out --quick, --only and --rounds")
+        run = _run(args)
+        _write(run, args.json)
+        if args.record:
+            _write(run, results.JSON_FILE)
+            results.write_page()
+    except UserError as error:
+        print(f"qemu-hv: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("qemu-hv: interrupted", file=sys.stderr)
+        return 130
+    results.print_tables(run, Console())
+    print(f"written to {args.json}")
+    return int(args.check and any(result.missed for result in run.results()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The figures: what is compared with what, and what the ratio has to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .samples import OBJECT, PATCHED, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
+
+__all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio of two measurements.
+
+    Attributes:
+        key: its name in JSON.
+        title: what it is.
+        ours: flavour and name of the measurement above the line.
+        theirs: and below it.
+        must: the ratio it has to reach; None for a figure that is only told.
+        aim: the ratio that is wanted.
+    """
+
+    key: str
+    title: str
+    ours: tuple[str, str]
+    theirs: tuple[str, str]
+    must: Optional[float] = None
+    aim: Optional[float] = None
+
+
+FIGURES = (
+    Figure(
+        "boot-without-object",
+        "kernel boot to power-off, without the object / stock",
+        (PATCHED, "boot"),
+        (STOCK, "boot"),
+        1.01,
+        1.00,
+    ),
+    Figure(
+        "boot-with-object",
+        "kernel boot to power-off, with the object / stock",
+        (OBJECT, "boot"),
+        (STOCK, "boot"),
+        1.00,
+        0.90,
+    ),
+    Figure(
+        "hypercall",
+        "shortest hypercall (HvSendSyntheticClusterIpi to nobody, fast) through the page / CPUID in stock",
+        (OBJECT, "hypercall-cluster-ipi"),
+        (STOCK, "cpuid"),
+        5.0,
+        3.5,
+    ),
+    Figure(
+        "synthetic-msr",
+        "synthetic MSR read (VP index) / RDMSR of the APIC base in stock",
+        (OBJECT, "rdmsr-vp-index"),
+        (STOCK, "rdmsr-apic-base"),
+        1.5,
+        1.1,
+    ),
+    Figure(
+        "reference-time",
+        "time by the reference TSC page / by RDTSC in stock",
+        (OBJECT, "tsc-page"),
+        (STOCK, "rdtsc"),
+        1.7,
+        1.5,
+    ),
+    Figure(
+        "ipi",
+        "IPI to a spinning VP and back, by hypercall / by xAPIC ICR in stock",
+        (OBJECT, "ipi-hypercall"),
+        (STOCK, "ipi-icr"),
+        1.0,
+        0.7,
+    ),
+    Figure(
+        "timer",
+        "lateness of a timer's handler on a halted VP, synthetic timer / local APIC timer in stock",
+        (OBJECT, "timer-synthetic"),
+        (STOCK, "timer-apic"),
+        1.0,
+        0.8,
+    ),
+    Figure(
+        "start",
+        "QEMU start to first guest instruction, with the object / stock",
+        (OBJECT, "start"),
+        (STOCK, "start"),
+        1.05,
+        1.00,
+    ),
+)
+"""The figures with limits, in the table's order."""
+
+ALSO = (
+    Figure(
+        "boot-cpu-without-object",
+        "processor time of the boot, without the object / stock",
+        (PATCHED, "boot-cpu"),
+        (STOCK, "boot-cpu"),
+    ),
+    Figure(
+        "boot-cpu-with-object",
+        "processor time of the boot, with the object / stock",
+        (OBJECT, "boot-cpu"),
+        (STOCK, "boot-cpu"),
+    ),
+    Figure(
+        "long-spin-wait",
+        "HvNotifyLongSpinWait / CPUID in stock",
+        (OBJECT, "hypercall-long-spin-wait"),
+        (STOCK, "cpuid"),
+    ),
+    Figure(
+        "reference-counter",
+        "reading the reference counter MSR / RDMSR of the APIC base in stock",
+        (OBJECT, "rdmsr-reference-counter"),
+        (STOCK, "rdmsr-apic-base"),
+    ),
+    Figure(
+        "reference-time-ordered",
+        "time by the reference TSC page, LFENCE before RDTSC / LFENCE and RDTSC in stock",
+        (OBJECT, "tsc-page-ordered"),
+        (STOCK, "rdtsc-ordered"),
+    ),
+    Figure("rdtsc", "RDTSC with the object / stock", (OBJECT, "rdtsc"), (STOCK, "rdtsc")),
+    Figure("cpuid", "CPUID with the object / stock", (OBJECT, "cpuid"), (STOCK, "cpuid")),
+    Figure(
+        "rdmsr",
+        "RDMSR of the APIC base with the object / stock",
+        (OBJECT, "rdmsr-apic-base"),
+        (STOCK, "rdmsr-apic-base"),
+    ),
+    Figure(
+        "ipi-icr", "IPI by xAPIC ICR and back, with the object / stock", (OBJECT, "ipi-icr"), (STOCK, "ipi-icr")
+    ),
+    Figure(
+        "timer-apic",
+        "lateness of the local APIC timer, with the object / stock",
+        (OBJECT, "timer-apic"),
+        (STOCK, "timer-apic"),
+    ),
+    Figure("rdtsc-patched", "RDTSC without the object / stock", (PATCHED, "rdtsc"), (STOCK, "rdtsc")),
+    Figure("cpuid-patched", "CPUID without the object / stock", (PATCHED, "cpuid"), (STOCK, "cpuid")),
+    Figure(
+        "rdmsr-patched",
+        "RDMSR of the APIC base without the object / stock",
+        (PATCHED, "rdmsr-apic-base"),
+        (STOCK, "rdmsr-apic-base"),
+    ),
+    Figure(
+        "ipi-icr-patched",
+        "IPI by xAPIC ICR and back, without the object / stock",
+        (PATCHED, "ipi-icr"),
+        (STOCK, "ipi-icr"),
+    ),
+    Figure(
+        "start-patched",
+        "QEMU start to first guest instruction, without the object / stock",
+        (PATCHED, "start"),
+        (STOCK, "start"),
+    ),
+)
+"""Figures without limits, which help to understand the others."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A figure and what was measured of it."""
+
+    figure: Figure
+    ours: Spread
+    theirs: Spread
+    ratio: Ratio
+
+    @property
+    def missed(self) -> bool:
+        """Whether the whole interval lies above what the ratio has to reach."""
+        return self.figure.must is not None and self.ratio.low > self.figure.must
+
+    @property
+    def verdict(self) -> str:
+        """The result in a word or two; empty for a figure without a limit."""
+        if self.figure.must is None or self.figure.aim is None:
+            return ""
+        if self.missed:
+            return "missed"
+        return "aim reached" if self.ratio.median <= self.figure.aim else "reached"
+
+
+def evaluate(figures: tuple[Figure, ...], samples: Samples) -> list[Result]:
+    """Return the results of the figures that were measured."""
+    results = []
+    for figure in figures:
+        ours, theirs = samples.get(*figure.ours), samples.get(*figure.theirs)
+        if ours and theirs:
+            results.append(Result(figure, spread_of(ours), spread_of(theirs), ratio_of(ours, theirs)))
+    return results

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running one QEMU and taking its time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import permutations
+from typing import IO, cast
+
+from qemu_hv.errors import UserError
+from qemu_hv.qemu_binary import QemuBinary
+
+from .samples import OBJECT, PATCHED, STOCK
+
+__all__ = ["Flavours", "Run", "first_output", "run"]
+
+_ORDERS = tuple(permutations((STOCK, PATCHED, OBJECT)))
+
+
+@dataclass(frozen=True)
+class Flavours:
+    """The QEMUs that are compared."""
+
+    stock: QemuBinary
+    patched: QemuBinary
+
+    def command(self, flavour: str, arguments: Sequence[str]) -> list[str]:
+        """Return the command line of a flavour's QEMU with these arguments."""
+        qemu = self.binary(flavour)
+        words = [str(qemu.path), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]
+        for folder in qemu.firmware_dirs:
+            words += ["-L", str(folder)]
+        if flavour == OBJECT:
+            words += ["-object", "microsoft-hypervisor,id=hv0"]
+        return [*words, *arguments]
+
+    def binary(self, flavour: str) -> QemuBinary:
+        """Return a flavour's QEMU."""
+        return self.stock if flavour == STOCK else self.patched
+
+    @staticmethod
+    def order(number: int) -> tuple[str, ...]:
+        """Return the order of the flavours in a round: in turn all there are, so that no flavour has a place."""
+        return _ORDERS[number % len(_ORDERS)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A QEMU that has ended.
+
+    Attributes:
+        wall: seconds from just before its start to its end.
+        cpu: processor time it used, in seconds.
+        output: what it wrote to its standard output and error.
+        status: exit status, negative for a signal.
+    """
+
+    wall: float
+    cpu: float
+    output: str
+    status: int
+
+
+@contextmanager
+def _started(flavours: Flavours, flavour: str, arguments: Sequence[str], timeout: float) -> Iterator[
+    subprocess.Popen[bytes]
+]:
+    """Start QEMU and reap it, killing it when it takes longer than the time."""
+    with subprocess.Popen(
+        flavours.command(flavour, arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **flavours.binary(flavour).environment},
+    ) as process:
+        watchdog = threading.Timer(timeout, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            watchdog.cancel()
+
+
+def run(flavours: Flavours, flavour: str, arguments: Sequence[str], timeout: float) -> Run:
+    """Run QEMU to its end.
+
+    Args:
+        flavours: the QEMUs.
+        flavour: which of them.
+        arguments: besides those that all machines have.
+        timeout: seconds; then it is killed.
+    """
+    begin = time.perf_counter()
+    with _started(flavours, flavour, arguments, timeout) as process:
+        output = cast(IO[bytes], process.stdout).read()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+    text = output.decode("utf-8", "replace")
+    return Run(wall, usage.ru_utime + usage.ru_stime, text, process.returncode)
+
+
+def first_output(
+    flavours: Flavours, flavour: str, arguments: Sequence[str], expected: bytes, timeout: float
+) -> float:
+    """Return the seconds from just before QEMU's start to the first byte that the guest writes.
+
+    Raises:
+        UserError: what came was not what the guest writes.
+    """
+    begin = time.perf_counter()
+    with _started(flavours, flavour, arguments, timeout) as process:
+        output = cast(IO[bytes], process.stdout)
+        first = os.read(output.fileno(), 1)
+        seconds = time.perf_counter() - begin
+        rest = output.read()
+    if first != expected:
+        text = (first + rest).decode("utf-8", "replace").strip()
+        raise UserError(f"QEMU ({flavour}) did not reach the guest's first instruction: {text or 'no output'}")
+    return seconds

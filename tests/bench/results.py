@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A whole run of the benchmark: as JSON, as a table, and as docs/performance.md.
+
+``python -m bench.results`` writes the page from docs/performance.json; with ``--check`` it only says whether the page
+is the one that the JSON makes (exit status 1 when it is not).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .figures import ALSO, FIGURES, Result, evaluate
+from .samples import Samples, Spread
+
+__all__ = ["JSON_FILE", "PAGE", "BenchmarkRun", "print_tables", "write_page"]
+
+_DOCS = Path(__file__).resolve().parents[2] / "docs"
+JSON_FILE = _DOCS / "performance.json"
+"""The run that the page shows."""
+PAGE = _DOCS / "performance.md"
+"""The page: text by hand, and between the two marks what this module makes."""
+_BEGIN, _END = "<!-- made from performance.json: begin -->", "<!-- made from performance.json: end -->"
+_FORMAT = 1
+_VERDICT_STYLES = {"missed": "bold red", "reached": "yellow", "aim reached": "green"}
+
+
+@dataclass
+class BenchmarkRun:
+    """Everything about a run.
+
+    Attributes:
+        date: ISO 8601, when it began.
+        qemu: QEMU's version.
+        kernel: release of the kernel that was booted.
+        machine: the host, name of a fact to its text.
+        settings: name to text, such as the number of rounds.
+        samples: what was measured.
+    """
+
+    date: str
+    qemu: str
+    kernel: str
+    machine: dict[str, str]
+    settings: dict[str, str]
+    samples: Samples
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run, and the figures that follow from it, as what JSON can hold. Times are in seconds."""
+        document = {"format": _FORMAT, **asdict(self)}
+        document["samples"] = self.samples.values
+        document["figures"] = [_result_to_json(result) for result in evaluate(FIGURES + ALSO, self.samples)]
+        return document
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> BenchmarkRun:
+        """Return the run that to_json() was made of.
+
+        Raises:
+            ValueError: it is of another format.
+        """
+        if document.get("format") != _FORMAT:
+            raise ValueError(f"this is not a benchmark's JSON of format {_FORMAT}")
+        fields = {name: document[name] for name in ("date", "qemu", "kernel", "machine", "settings")}
+        return cls(**fields, samples=Samples(document["samples"]))
+
+    def results(self) -> list[Result]:
+        """Return the figures with limits."""
+        return evaluate(FIGURES, self.samples)
+
+    def other_results(self) -> list[Result]:
+        """Return the figures without limits."""
+        return evaluate(ALSO, self.samples)
+
+
+def _result_to_json(result: Result) -> dict[str, Any]:
+    return {
+        "key": result.figure.key,
+        "title": result.figure.title,
+        "must": result.figure.must,
+        "aim": result.figure.aim,
+        "ours": asdict(result.ours),
+        "theirs": asdict(result.theirs),
+        "ratio": asdict(result.ratio),
+        "missed": result.missed,
+    }
+
+
+# -- Text --
+
+
+def _seconds(value: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("\N{MICRO SIGN}s", 1e-6)):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def _spread(spread: Spread) -> str:
+    return f"{_seconds(spread.median)} ({_seconds(spread.lower)} to {_seconds(spread.upper)})"
+
+
+def _ratio(result: Result) -> str:
+    ratio = result.ratio
+    return f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+
+
+def _limit(value: Any) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _cells(result: Result) -> list[str]:
+    return [
+        result.figure.title,
+        _spread(result.ours),
+        _spread(result.theirs),
+        str(result.ours.rounds),
+        _ratio(result),
+    ]
+
+
+_COLUMNS = ["figure", "ours: median (quartiles)", "stock", "rounds", "ratio (95 % interval)"]
+
+
+def print_tables(run: BenchmarkRun, console: Console) -> None:
+    """Print the run for a person."""
+    table = Table(*_COLUMNS, "must", "aim", "", title="Ratios to stock QEMU of the same build", title_justify="left")
+    for result in run.results():
+        verdict = result.verdict
+        cells = [*_cells(result), _limit(result.figure.must), _limit(result.figure.aim)]
+        table.add_row(*cells, f"[{_VERDICT_STYLES[verdict]}]{verdict}[/]")
+    console.print(table)
+    if run.other_results():
+        other = Table(*_COLUMNS, title="Also measured", title_justify="left")
+        for result in run.other_results():
+            other.add_row(*_cells(result))
+        console.print(other)
+
+
+def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _made_part(run: BenchmarkRun) -> list[str]:
+    rows = [
+        [*_cells(result), f"<= {_limit(result.figure.must)}", _limit(result.figure.aim), result.verdict]
+        for result in run.results()
+    ]
+    facts = {"date": run.date, "QEMU": run.qemu, "kernel": run.kernel, **run.machine, **run.settings}
+    return [
+        *_markdown_table([*_COLUMNS, "must", "aim", ""], rows),
+        "Also measured:",
+        "",
+        *_markdown_table(_COLUMNS, [_cells(result) for result in run.other_results()]),
+        "The run:",
+        "",
+        *_markdown_table(["", ""], [[name, text] for name, text in facts.items()]),
+    ]
+
+
+def _page(run: BenchmarkRun, present: str) -> str:
+    """Return the page with the made part replaced."""
+    before, begin, rest = present.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{PAGE} lacks the marks {_BEGIN} and {_END}")
+    return before + "\n".join([_BEGIN, "", *_made_part(run), _END]) + after
+
+
+def write_page() -> None:
+    """Write the page from JSON_FILE."""
+    present = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(_page(_recorded(), present), encoding="utf-8")
+
+
+def _recorded() -> BenchmarkRun:
+    return BenchmarkRun.from_json(json.loads(JSON_FILE.read_text(encoding="utf-8")))
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when it differs")
+    if not parser.parse_args().check:
+        write_page()
+        return 0
+    present = PAGE.read_text(encoding="utf-8")
+    made = _page(_recorded(), present)
+    difference = difflib.unified_diff(
+        present.splitlines(), made.splitlines(), "docs/performance.md", "docs/performance.json", lineterm=""
+    )
+    print("\n".join(difference) or "docs/performance.md is current")
+    return 0 if made == present else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is run and measured in each round."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from qemu_hv.errors import UserError
+
+from .process import Flavours, Run, first_output, run
+from .samples import OBJECT, Samples
+
+__all__ = ["BOOT_MARKER", "INIT", "Boot", "Guest", "Start", "Workload", "parse_guest", "start_rom"]
+
+BOOT_MARKER = "qemu-hv-bench: init"
+INIT = f"""\
+#!/bin/sh
+echo "{BOOT_MARKER}"
+poweroff -f
+"""
+
+_DETECTED = "Hypervisor detected: Microsoft Hyper-V"
+_BOOT_TIMEOUT = 120.0
+_GUEST_TIMEOUT = 60.0
+_START_TIMEOUT = 30.0
+_DEBUG_PORT = "-chardev stdio,id=debug,signal=off -device isa-debugcon,iobase=0xe9,chardev=debug".split()
+_DEBUG_EXIT = "-device isa-debug-exit,iobase=0xf4,iosize=1".split()
+_UNITS = {"ps": 1e-12, "ns": 1e-9}
+
+
+class Workload(Protocol):
+    """Something to measure."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for the progress display."""
+
+    def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
+        """Run once with a flavour of QEMU and add what it gave.
+
+        Raises:
+            UserError: it did not run as it should.
+        """
+
+
+def _failure(what: str, flavour: str, outcome: Run) -> UserError:
+    lines = outcome.output.strip().splitlines()
+    last = lines[-1].strip() if lines else "no output"
+    return UserError(f"{what} failed with QEMU ({flavour}), exit status {outcome.status}; its last line: {last}")
+
+
+@dataclass(frozen=True)
+class Boot:
+    """A Linux kernel, from QEMU's start until it has powered off: measurements "boot" and "boot-cpu".
+
+    Attributes:
+        kernel, initrd: files; the initrd's /init is INIT.
+        append: the kernel's command line; its console must be the first serial port.
+        smp: number of VPs.
+    """
+
+    kernel: Path
+    initrd: Path
+    append: str
+    smp: int
+    title: str = "kernel boots"
+
+    def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
+        """See Workload."""
+        arguments = ["-m", "512M", "-smp", str(self.smp), "-chardev", "stdio,id=console,signal=off"]
+        arguments += ["-serial", "chardev:console", "-kernel", str(self.kernel), "-initrd", str(self.initrd)]
+        outcome = run(flavours, flavour, [*arguments, "-append", self.append], _BOOT_TIMEOUT)
+        if outcome.status != 0 or BOOT_MARKER not in outcome.output:
+            raise _failure("the boot", flavour, outcome)
+        if (_DETECTED in outcome.output) != (flavour == OBJECT):
+            seen = "no hypervisor" if flavour == OBJECT else "a Microsoft hypervisor"
+            raise UserError(f"the kernel saw {seen} under QEMU ({flavour}); do not give it loglevel or quiet")
+        samples.add(flavour, "boot", outcome.wall)
+        samples.add(flavour, "boot-cpu", outcome.cpu)
+
+
+def parse_guest(output: str) -> dict[str, float]:
+    """Return the medians, in seconds, of what the benchmark's guest printed (guest.c says how).
+
+    Raises:
+        ValueError: a line is not as it should be, or the guest did not reach its end.
+    """
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    ended = False
+    for line in output.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "BENCH":
+            name, unit, value = rest.split()
+            if unit not in _UNITS:
+                raise ValueError(f"unknown unit: {line}")
+            found[name].append(int(value) * _UNITS[unit])
+        ended = ended or line == "BENCH-END"
+    if not ended:
+        raise ValueError("the guest did not reach its end")
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """The benchmark's guest: all measurements that it has.
+
+    Attributes:
+        image: guest.c, built.
+        repeat: repetitions in the guest; a round's value is their median.
+    """
+
+    image: Path
+    repeat: int
+    title: str = "instructions, IPIs and timers"
+
+    def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
+        """See Workload."""
+        arguments = ["-cpu", "max", "-smp", "2", "-m", "128M", *_DEBUG_PORT, *_DEBUG_EXIT]
+        arguments += ["-kernel", str(self.image), "-append", f"repeat={self.repeat}"]
+        outcome = run(flavours, flavour, arguments, _GUEST_TIMEOUT)
+        try:
+            medians = parse_guest(outcome.output)
+        except ValueError as error:
+            raise _failure("the benchmark's guest", flavour, outcome) from error
+        for name, value in medians.items():
+            samples.add(flavour, name, value)
+
+
+def _at_reset_vector(code: Sequence[int]) -> bytes:
+    """Return a 64 KiB firmware image with this code at the reset vector, 16 bytes before its end."""
+    return bytes(0x10000 - 16) + bytes(code).ljust(16, b"\xf4")
+
+
+def start_rom() -> bytes:
+    """Return firmware whose first instructions write "!" to the debug port and end QEMU."""
+    return _at_reset_vector(
+        (
+            *(0xB0, 0x21, 0xE6, 0xE9),  # mov al, '!'; out 0xe9, al
+            *(0xE6, 0xF4),  # out 0xf4, al
+            *(0xFA, 0xF4),  # cli; hlt
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Start:
+    """From just before QEMU's start to the first guest instruction: measurement "start".
+
+    Attributes:
+        rom: a file that holds start_rom().
+    """
+
+    rom: Path
+    title: str = "starts"
+
+    def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
+        """See Workload."""
+        arguments = ["-m", "512M", "-bios", str(self.rom), *_DEBUG_PORT, *_DEBUG_EXIT]
+        samples.add(flavour, "start", first_output(flavours, flavour, arguments, b"!", _START_TIMEOUT))
