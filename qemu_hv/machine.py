@@ -13,6 +13,7 @@ and removes what it left.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -60,6 +61,10 @@ _CONSOLES = {
     "serial": ["-serial", "chardev:console0"],
     "debugcon": ["-device", "isa-debugcon,iobase=0xe9,chardev=console0"],
 }
+
+
+# What goes wrong is told by exceptions; without a handler Python would print the library's log too.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 class MachineError(Exception):
@@ -238,7 +243,7 @@ class Machine:
         self._output: Optional[IO[bytes]] = None
         self._process: Optional[asyncio.subprocess.Process] = None
         self._exit: Optional[asyncio.Task[int]] = None
-        self._qmp = QMPClient("qemu-hv")
+        self._client: Optional[QMPClient] = None
         self._tasks: list[asyncio.Task[None]] = []
         self._server: Optional[asyncio.AbstractServer] = None
         self._event_added: Optional[asyncio.Event] = None
@@ -270,7 +275,9 @@ class Machine:
             raise MachineError("this machine has been started before; make another one")
         qemu = find_qemu(self.options.qemu)
         _check_files(self.options)
+        # Made here, since before Python 3.10 they belong to the event loop that is current when they are made.
         self._event_added = asyncio.Event()
+        self._client = QMPClient("qemu-hv")
         try:
             await self._spawn(qemu)
             await self._connect()
@@ -557,10 +564,10 @@ class Machine:
                 await asyncio.gather(accept, return_exceptions=True)
 
     async def _disconnect(self) -> None:
-        if self._qmp.runstate is Runstate.IDLE:
+        if self._client is None or self._client.runstate is Runstate.IDLE:
             return
         try:
-            await self._qmp.disconnect()
+            await self._client.disconnect()
         except (QMPError, OSError, EOFError):
             # The connection ended badly, as it does when QEMU is killed. It is gone, which was wanted.
             return
@@ -587,6 +594,12 @@ class Machine:
             data = cast("Mapping[str, Any]", message.get("data", {}))
             self.events.append(Event(len(self.events), str(message["event"]), data, seconds))
             self._added().set()
+
+    @property
+    def _qmp(self) -> QMPClient:
+        if self._client is None:
+            raise MachineError("the machine has not been started")
+        return self._client
 
     def _added(self) -> asyncio.Event:
         if self._event_added is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,9 @@ from .report import HypervisorState, print_tables, state_tables
 __all__ = ["add_arguments", "execute", "query"]
 
 _ANSWER_SECONDS = 15.0
+
+# What goes wrong is told by exceptions; without a handler Python would print the library's log too.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "fuzz.hpp"
+#include "fuzz.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "fuzz.hpp"
+#include "fuzz.h"
 #include "machine.hpp"
 #include "tables.hpp"
 

@@ -97,8 +97,8 @@ static char *describe_open_source(const HvGuestOsOpenSource *os)
 
 static char *describe_proprietary(const HvGuestOsProprietary *os)
 {
-    static const char *const microsoft[] = {"undefined", "MS-DOS", "Windows 3.x", "Windows 9x", "Windows NT",
-                                            "Windows CE"};
+    static const char *const microsoft[] = {"undefined",  "MS-DOS",     "Windows 3.x",
+                                            "Windows 9x", "Windows NT", "Windows CE"};
 
     if (os->vendor == 1 && os->os < ARRAY_SIZE(microsoft))
         return g_strdup_printf("Microsoft %s %u.%u.%u, service version %u", microsoft[os->os], os->major, os->minor,
@@ -514,7 +514,7 @@ static void create_port(uint32_t port_id, HvPortType type, uint8_t sint, bool ha
     }
     if (event) {
         info.base_flag = has_base_flag ? base_flag : 0;
-        info.flag_count = has_flag_count                       ? flag_count
+        info.flag_count = has_flag_count                          ? flag_count
                           : info.base_flag < HV_EVENT_FLAGS_COUNT ? HV_EVENT_FLAGS_COUNT - 1 - info.base_flag
                                                                   : 0;
         if (!check_flags(&info, errp))

@@ -18,7 +18,8 @@ void microsoft_hypervisor_qmp_register(void);
 void microsoft_hypervisor_qmp_unregister(void);
 
 /*
- * Emit HV_GUEST_CRASH (platform crash()). `message` is `size` bytes of the guest's in any encoding, or NULL. Any thread.
+ * Emit HV_GUEST_CRASH (platform crash()). `message` is `size` bytes of the guest's in any encoding, or NULL. Any
+ * thread.
  */
 void microsoft_hypervisor_qmp_crash(hv_vp_index vp, const uint64_t parameters[5], const char *message, size_t size);
 

@@ -83,7 +83,8 @@ def _with_output(step: dict[str, str], output: Path) -> list[str]:
     words[words.index("-o") + 1] = str(output)
     if "-MF" in words:
         words[words.index("-MF") + 1] = f"{output}.d"
-    return [words[0], *_FLAGS, *words[1:]]
+    # Behind the words: the first one may be a wrapper such as ccache.
+    return [*words, *_FLAGS]
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -98,8 +98,9 @@ class Watch:
 
 
 def parse_watch(lines: Sequence[str]) -> list[Watch]:
-    """Return the lines of a watch among other lines, in their order."""
-    numbers = [[int(word) for word in line.split()[1:]] for line in lines if re.match(r"watch( -?\d+){4,}$", line)]
+    """Return the lines of a watch among other lines, in their order. Those with torn ends do not count."""
+    matches = [re.fullmatch(r"watch (?P<time>\d+)((?: \d+){3,}) (?P=time)", line) for line in lines]
+    numbers = [[int(match["time"]), *map(int, match[2].split())] for match in matches if match]
     return [Watch(n[0] / 1e9, n[1] / 1e9, n[2] / 1e9, tuple(n[3:])) for n in numbers]
 
 

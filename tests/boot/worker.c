@@ -2,7 +2,7 @@
 /*
  * What the boot tests make a Linux guest do beyond what a shell can: one static program for the initramfs.
  *
- *   worker clock                          answer each input line with the guest's clocks
+ *   worker clock                          answer each line of input with the monotonic clock, in ns
  *   worker shootdown ROUNDS               make remote TLB flushes and IPIs between all CPUs
  *   worker watch                          run timers and compare clocks on all CPUs until a line of input comes
  *   worker kexec KERNEL INITRD ARGUMENTS  start another kernel
@@ -79,7 +79,7 @@ static int serve_clock(void)
     char line[64];
 
     while (fgets(line, sizeof(line), stdin) && line[0] != 'e') {
-        printf("clock %" PRId64 " %" PRId64 "\n", now(CLOCK_MONOTONIC), now(CLOCK_MONOTONIC_RAW));
+        printf("clock %" PRId64 "\n", now(CLOCK_MONOTONIC));
         fflush(stdout);
     }
     return 0;
@@ -178,13 +178,18 @@ static void *watch_cpu(void *argument)
     return NULL;
 }
 
-/* watch TIME STEP-BACK LONGEST-SLEEP WAKE-UPS-OF-CPU-0 ...; times in nanoseconds */
+/*
+ * watch TIME STEP-BACK LONGEST-SLEEP WAKE-UPS-OF-CPU-0 ... TIME; times in nanoseconds. The time comes twice so that a
+ * reader knows a line made of the pieces of two, which happens when the machine is taken back to an earlier state.
+ */
 static void report_watch(unsigned cpus)
 {
-    printf("watch %" PRId64 " %" PRId64 " %" PRId64, now(CLOCK_MONOTONIC), worst_step_back, longest_sleep);
+    int64_t time = now(CLOCK_MONOTONIC);
+
+    printf("watch %" PRId64 " %" PRId64 " %" PRId64, time, worst_step_back, longest_sleep);
     for (unsigned cpu = 0; cpu < cpus; cpu++)
         printf(" %" PRIu64, wakeups[cpu]);
-    printf("\n");
+    printf(" %" PRId64 "\n", time);
     fflush(stdout);
 }
 

@@ -6,10 +6,12 @@
 #define HIGH 0x80
 #define NO_EOI_REQUIRED 1u
 
+static bool use_exchange;
 static volatile uint32_t *assist_pages[GUEST_MAX_CPUS];
 
 void guest_cleanup(void)
 {
+    use_exchange = false;
     hv_reset_state();
 }
 
@@ -146,11 +148,19 @@ static void assist_everywhere(void)
     smp_run_all(enable_assist, NULL);
 }
 
-/* The EOI that the specification recommends; tells whether none was required. */
+/*
+ * The EOI that the specification recommends, or the one deployed guests use; tells whether none was required. BTR is
+ * not locked: the page is the VP's own, so the hypervisor changes it only between two instructions of the VP.
+ */
 static bool end_by_assist(void)
 {
+    volatile uint32_t *field = assist_pages[cpu_index()];
     bool not_required;
-    __asm__ volatile("btrl $0, %1; setc %0" : "=r"(not_required), "+m"(*assist_pages[cpu_index()]) : : "cc", "memory");
+    if (use_exchange) {
+        not_required = __atomic_exchange_n(field, 0, __ATOMIC_SEQ_CST) & NO_EOI_REQUIRED;
+    } else {
+        __asm__ volatile("btrl $0, %1; setc %0" : "=r"(not_required), "+m"(*field) : : "cc", "memory");
+    }
     if (!not_required) {
         wrmsr(HV_MSR_EOI, 0);
     }
@@ -380,8 +390,9 @@ static void count_and_end(struct frame *frame)
 }
 
 /* One at a time of each vector, so that none may merge with the one before it: every one must arrive. */
-CHECK(no_interrupt_is_lost, "13.3.4.1: a lower interrupt from another VP while an EOI is avoided", .min_vps = 2)
+static void check_none_lost(bool exchange)
 {
+    use_exchange = exchange;
     assist_everywhere();
     clear_ends();
     listener_stop = false;
@@ -400,4 +411,16 @@ CHECK(no_interrupt_is_lost, "13.3.4.1: a lower interrupt from another VP while a
     }
     listener_stop = true;
     EXPECT_EQ(assisted[1] + explicit_ends[1], 3000);
+}
+
+CHECK(no_interrupt_is_lost_with_xchg, "13.3.4.1: a lower interrupt from another VP while an EOI is avoided",
+      .min_vps = 2)
+{
+    check_none_lost(true);
+}
+
+CHECK(no_interrupt_is_lost_with_btr, "13.3.4.1: the same with the code the text recommends, which locks nothing",
+      .min_vps = 2)
+{
+    check_none_lost(false);
 }

@@ -123,21 +123,34 @@ class GuestRun:
         begin: Optional[Check] = None
         hangs = 0
         while applying:
+            before = len(self.results)
             reason, hung = self._run_once(begin)
             if self._ended:
                 break
             hangs += hung
-            stopped_at = self._running or (begin or applying[0]).name
-            self._fail(stopped_at, reason)
-            rest = applying[[check.name for check in applying].index(stopped_at) + 1 :]
-            if not rest:
+            if self._running is not None:
+                self._fail(self._running, reason)
+            begin = self._next_to_run(applying)
+            if begin is None:
                 break
-            begin = rest[0]
+            if len(self.results) == before:
+                # It ended before any check: the next one is told why, so that the run gets on.
+                self._fail(begin.name, reason)
+                begin = self._next_to_run(applying)
+                if begin is None:
+                    break
             if hangs >= MAX_HANGS:
-                for check in rest:
-                    self._fail(check.name, f"not run: the guest hung {hangs} times before")
+                self._give_up(applying, f"not run: the guest hung {hangs} times before")
                 break
         return self.results
+
+    def _next_to_run(self, applying: list[Check]) -> Optional[Check]:
+        return next((check for check in applying if check.name not in self.results), None)
+
+    def _give_up(self, applying: list[Check], reason: str) -> None:
+        for check in applying:
+            if check.name not in self.results:
+                self._fail(check.name, reason)
 
     def _fail(self, name: str, message: str) -> None:
         self.results[name] = CheckResult(False, message, list(self._console))

@@ -122,10 +122,12 @@ CHECK(idle_takes_interrupts_that_are_on, "10.1.4: like HLT with interrupts enabl
 }
 
 static volatile uint32_t idle_rounds;
+static volatile bool idle_begun;
 
 static void idle_often(void *argument)
 {
     uint32_t rounds = *(uint32_t *)argument;
+    idle_begun = true;
     while (idle_rounds < rounds && !check_failed()) {
         rdmsr(HV_MSR_GUEST_IDLE);
         if (apic_vector_set(APIC_IRR, VECTOR)) {
@@ -142,10 +144,15 @@ CHECK(idle_wakes_by_another_vp, "10.1.4: no wake-up is lost", .min_vps = 2)
     uint32_t rounds = 300;
     idle_rounds = 0;
     interrupt_set_handler(VECTOR, interrupt_handle_eoi);
+    idle_begun = false;
     smp_start(1, idle_often, &rounds);
+    REQUIRE(WAIT_UNTIL(idle_begun, 2000000)); /* before that the runtime's own HLT would take the interrupt */
     for (uint32_t i = 0; i < rounds; i++) {
         apic_send_ipi(1, VECTOR);
-        REQUIRE(WAIT_UNTIL(idle_rounds == i + 1, 2000000));
+        if (!WAIT_UNTIL(idle_rounds == i + 1, 2000000)) {
+            check_fail(__FILE__, __LINE__, "VP 1 sleeps on, after %u of %u wake-ups", idle_rounds, rounds);
+            check_abort();
+        }
     }
     EXPECT(smp_wait(1, 1000000));
 }

@@ -53,7 +53,7 @@ def test_wait_for_each_prompt() -> None:
 def test_timeout_shows_the_last_lines() -> None:
     async def work(console: Console) -> None:
         console.feed(b"first\nsecond\nunfinished")
-        with pytest.raises(ConsoleTimeout, match="(?s)'never' did not come .* 0.01 s.*second\nunfinished"):
+        with pytest.raises(ConsoleTimeout, match=r"(?s)'never' did not come .* 0\.01 s.*second\nunfinished"):
             await console.wait_for("never", 0.01)
 
     in_loop(work)

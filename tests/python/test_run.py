@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from qemu_hv import cli, run, runtime
+from qemu_hv import cli, run, runtime, status
 from qemu_hv.errors import UserError
 from qemu_hv.machine import (
     CommandFailed,
@@ -206,16 +206,17 @@ def test_status_of_something_else(capsys: pytest.CaptureFixture[str], tmp_path: 
     ],
 )
 def test_status_of_a_machine_that_refuses(tmp_path: Path, error: dict[str, str], words: str) -> None:
-    from qemu_hv import status
-
     greeting = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}, "package": ""}, "capabilities": []}}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(json.dumps(greeting).encode() + b"\n")
-        async for line in reader:
-            request = json.loads(line)
-            accepted: dict[str, Any] = {"return": {}} if request["execute"] == "qmp_capabilities" else {"error": error}
-            writer.write(json.dumps({**accepted, "id": request.get("id")}).encode() + b"\n")
+        # Requests are not ended by a newline, and the client waits for each answer.
+        while data := await reader.read(65536):
+            request = json.loads(data)
+            answer: dict[str, Any] = {"return": {}} if request["execute"] == "qmp_capabilities" else {"error": error}
+            if "id" in request:
+                answer["id"] = request["id"]
+            writer.write(json.dumps(answer).encode() + b"\n")
         writer.close()
 
     async def ask() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Operator
+from operator_machine import Operator
 
 from qemu_hv.machine import CommandFailed, SyncMachine
 from qemu_hv.pytest_plugin import HvMachineFactory

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Operator
+from operator_machine import Operator
 
 from qemu_hv import runtime, status
 from qemu_hv.machine import (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import COMMAND_PORT, Operator
+from operator_machine import COMMAND_PORT, Operator
 
 from qemu_hv.machine import CommandFailed
 
@@ -175,10 +175,11 @@ def test_signal_errors(operator: Operator, port: int, flag: int, words: str) -> 
 def test_synic_off(start_operator: Callable[..., Operator]) -> None:
     operator = start_operator(append="synic=off")
     operator("hv-create-port", port_id=11, type="event", sint=2)
-    for command, arguments in [
+    attempts: list[tuple[str, dict[str, Any]]] = [
         ("hv-post-message", {"port_id": COMMAND_PORT, "message_type": 1, "payload": ""}),
         ("hv-signal-event", {"port_id": 11, "flag": 0}),
-    ]:
+    ]
+    for command, arguments in attempts:
         with pytest.raises(CommandFailed, match="HV_STATUS_INVALID_SYNIC_STATE"):
             operator(command, **arguments)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Operator
+from operator_machine import Operator
 
 from qemu_hv.machine import CommandFailed
 

@@ -138,11 +138,23 @@ static void run_guarded(void (*function)(void))
     cpu->catcher = NULL;
 }
 
-static void wait_for_others(void)
+static void report(const struct guest_check *check)
+{
+    if (failed) {
+        print("FAIL %s: %s\n", check->name, failure);
+    } else {
+        print("PASS %s\n", check->name);
+    }
+}
+
+/* A CPU that does not come back is lost to the checks that follow: the host starts the guest again for them. */
+static void wait_for_others(const struct guest_check *check)
 {
     for (unsigned i = 1; i < cpu_count(); i++) {
         if (!smp_wait(i, 10000000)) {
-            check_fail("smp", 0, "CPU %u still runs when the check is over", i);
+            check_fail("smp", 0, "CPU %u does not come to an end", i);
+            report(check);
+            guest_panic("CPU %u is lost", i);
         }
     }
 }
@@ -206,15 +218,11 @@ static void run_check(const struct guest_check *check)
     }
     run_guarded(check->function);
     resume()->magic = 0;
-    wait_for_others();
+    wait_for_others(check);
     run_guarded(guest_cleanup);
     page_release_all();
     run_guarded(settle);
-    if (failed) {
-        print("FAIL %s: %s\n", check->name, failure);
-    } else {
-        print("PASS %s\n", check->name);
-    }
+    report(check);
 }
 
 uint32_t guest_generation(void)

@@ -39,10 +39,10 @@ _Static_assert(sizeof(struct guest_check) == 224, "tests/guests/image.py reads t
  * The trailing arguments set fields of struct guest_check.
  */
 #define CHECK(id, tlfs_section, ...)                                                                              \
-    static void check_##id(void);                                                                                 \
-    __attribute__((section("guest_checks"), used, aligned(8))) static const struct guest_check check_entry_##id = { \
-        .name = #id, .section = tlfs_section, .function = check_##id, __VA_ARGS__};                                \
-    static void check_##id(void)
+    static void guest_check_##id(void);                                                                                 \
+    __attribute__((section("guest_checks"), used, aligned(8))) static const struct guest_check guest_entry_##id = { \
+        .name = #id, .section = tlfs_section, .function = guest_check_##id, __VA_ARGS__};                                \
+    static void guest_check_##id(void)
 
 /* Record a failure of the running check; the first is the one that is told. Any CPU. */
 __attribute__((format(printf, 3, 4))) void check_fail(const char *file, int line, const char *format, ...);

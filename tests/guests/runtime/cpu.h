@@ -97,6 +97,14 @@ static inline void invlpg(uintptr_t address)
     __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory");
 }
 
+/* The upper half of a 64-by-64-bit product. */
+static inline uint64_t multiply_high(uint64_t a, uint64_t b)
+{
+    uint64_t al = (uint32_t)a, ah = a >> 32, bl = (uint32_t)b, bh = b >> 32;
+    uint64_t low = al * bl, middle1 = ah * bl + (low >> 32), middle2 = al * bh + (uint32_t)middle1;
+    return ah * bh + (middle1 >> 32) + (middle2 >> 32);
+}
+
 static inline void cpu_pause(void)
 {
     __asm__ volatile("pause" : : : "memory");

@@ -2,9 +2,11 @@
 #include "hyperv.h"
 
 #include "apic.h"
+#include "check.h"
 #include "interrupts.h"
 #include "paging.h"
 #include "smp.h"
+#include "string.h"
 
 /* An open source OS without a number of its own (TLFS 3.6 as later amended: bit 63, OS type 0x7F). */
 #define GUEST_OS_ID UINT64_C(0xFF00000000000001)
@@ -33,6 +35,32 @@ uint64_t hv_gpa_limit(void)
     return UINT64_C(1) << (cpuid(0x80000008, 0).eax & 0xFF);
 }
 
+static uint8_t scratch_pages[GUEST_MAX_CPUS][PAGE_SIZE] __attribute__((aligned(4096)));
+
+/* Messages and flags stay in the SynIC's pages when those are switched off: take them all, then leave zeroes. */
+static void empty_synic(uint8_t *page)
+{
+    if (wrmsr_fault(HV_MSR_SIEFP, (uintptr_t)page | HV_MSR_ENABLE) != NO_FAULT) {
+        return;
+    }
+    memset(page, 0, PAGE_SIZE);
+    wrmsr(HV_MSR_SIEFP, 0);
+    wrmsr(HV_MSR_SIMP, (uintptr_t)page | HV_MSR_ENABLE);
+    wrmsr(HV_MSR_SCONTROL, 1);
+    struct hv_message *slots = (struct hv_message *)page;
+    for (unsigned left = 1; left > 0;) {
+        left = 0;
+        for (unsigned i = 0; i < 16; i++) {
+            left += slots[i].type != 0;
+            slots[i].type = 0;
+        }
+        wrmsr(HV_MSR_EOM, 0);
+    }
+    memset(page, 0, PAGE_SIZE);
+    wrmsr(HV_MSR_SCONTROL, 0);
+    wrmsr(HV_MSR_SIMP, 0);
+}
+
 static void reset_vp(void *argument)
 {
     (void)argument;
@@ -43,9 +71,7 @@ static void reset_vp(void *argument)
     for (unsigned i = 0; i < 16; i++) {
         wrmsr_fault(HV_MSR_SINT0 + i, HV_SINT_MASKED);
     }
-    wrmsr_fault(HV_MSR_SCONTROL, 0);
-    wrmsr_fault(HV_MSR_SIMP, 0);
-    wrmsr_fault(HV_MSR_SIEFP, 0);
+    empty_synic(scratch_pages[cpu_index()]);
     wrmsr_fault(HV_MSR_APIC_ASSIST_PAGE, 0);
     apic_write(APIC_TPR, 0);
 }
@@ -114,14 +140,6 @@ uint64_t hv_call_at(uintptr_t page, uint64_t input_value, uint64_t input, uint64
                      :
                      : "ebx", "ecx", "edx", "edi", "esi", "cc", "memory");
     return (uint64_t)block[1] << 32 | block[0];
-}
-
-/* The upper half of a 64-by-64-bit product. */
-static uint64_t multiply_high(uint64_t a, uint64_t b)
-{
-    uint64_t al = (uint32_t)a, ah = a >> 32, bl = (uint32_t)b, bh = b >> 32;
-    uint64_t low = al * bl, middle1 = ah * bl + (low >> 32), middle2 = al * bh + (uint32_t)middle1;
-    return ah * bh + (middle1 >> 32) + (middle2 >> 32);
 }
 
 bool hv_tsc_page_time(const struct hv_reference_tsc *page, uint64_t *time)

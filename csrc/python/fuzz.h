@@ -5,12 +5,13 @@
  * The bytes choose a configuration and then a sequence of what a guest, its devices and its operator may do at all
  * times. Nothing that they choose may break a rule of platform.h or the promises checked here.
  */
-#ifndef QEMU_HV_FUZZ_HPP
-#define QEMU_HV_FUZZ_HPP
+#ifndef QEMU_HV_FUZZ_H
+#define QEMU_HV_FUZZ_H
 
-#include <cstddef>
-#include <cstdint>
+#include <stddef.h>
+#include <stdint.h>
 
+#ifdef __cplusplus
 namespace qemu_hv
 {
 
@@ -19,7 +20,14 @@ size_t fuzz(const uint8_t *data, size_t size);
 
 } // namespace qemu_hv
 
+extern "C" {
+#endif
+
 /* The same for C: a violation is printed and ends in abort(). */
-extern "C" void hv_fuzz_input(const uint8_t *data, size_t size);
+void hv_fuzz_input(const uint8_t *data, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
