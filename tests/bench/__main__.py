@@ -124,20 +124,23 @@ def _kernel(args: argparse.Namespace) -> tuple[Path, str]:
 
 
 def _plan(
-    args: argparse.Namespace, rounds: _Rounds, kernel: Path, folder: Path
-) -> list[tuple[Workload, int]]:
-    """Return what to measure and in how many rounds."""
+    groups: Sequence[str], args: argparse.Namespace, rounds: _Rounds, folder: Path
+) -> tuple[list[tuple[Workload, int]], dict[str, str]]:
+    """Return what to measure and in how many rounds, and what the user should know about it."""
     plan: list[tuple[Workload, int]] = []
-    groups = args.only or _GROUPS
+    settings: dict[str, str] = {}
     if "guest" in groups:
         plan.append((Guest(build_image(_GUEST_SOURCE, 64).path, rounds.repeat), rounds.guest))
+        settings["repetitions in the guest"] = str(rounds.repeat)
     if "start" in groups:
         rom = folder / "start.rom"
         rom.write_bytes(start_rom())
         plan.append((Start(rom), rounds.start))
     if "boots" in groups:
+        kernel, release = _kernel(args)
         plan.append((Boot(kernel, initramfs.build(INIT), args.append, args.smp), rounds.boots))
-    return plan
+        settings["kernel"] = f"{release}, -smp {args.smp}, {args.append}"
+    return plan, settings
 
 
 def _measure(flavours: Flavours, workload: Workload, rounds: int, samples: Samples) -> None:
@@ -153,21 +156,16 @@ def _measure(flavours: Flavours, workload: Workload, rounds: int, samples: Sampl
 def _run(args: argparse.Namespace) -> BenchmarkRun:
     rounds = _choose_rounds(args)
     flavours = Flavours(_find(args.stock_qemu, stock=True), _find(args.qemu, stock=False))
-    kernel, release = _kernel(args)
-    settings = {
-        "boot": f"-smp {args.smp}, {args.append}",
-        "repetitions": f"{rounds.repeat} in each run of the guest, whose median is a round's value",
-    }
     run = BenchmarkRun(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         qemu=_same_version(flavours),
-        kernel=release,
         machine=_describe_machine(),
-        settings=settings,
+        settings={},
         samples=Samples(),
     )
     with tempfile.TemporaryDirectory(prefix="qemu-hv-bench-") as folder:
-        for workload, count in _plan(args, rounds, kernel, Path(folder)):
+        plan, run.settings = _plan(args.only or _GROUPS, args, rounds, Path(folder))
+        for workload, count in plan:
             _measure(flavours, workload, count, run.samples)
     run.machine["load after"] = f"{os.getloadavg()[0]:.2f}"
     return run

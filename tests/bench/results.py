@@ -40,15 +40,13 @@ class BenchmarkRun:
     Attributes:
         date: ISO 8601, when it began.
         qemu: QEMU's version.
-        kernel: release of the kernel that was booted.
         machine: the host, name of a fact to its text.
-        settings: name to text, such as the number of rounds.
+        settings: name to text, such as the kernel that was booted.
         samples: what was measured.
     """
 
     date: str
     qemu: str
-    kernel: str
     machine: dict[str, str]
     settings: dict[str, str]
     samples: Samples
@@ -69,7 +67,7 @@ class BenchmarkRun:
         """
         if document.get("format") != _FORMAT:
             raise ValueError(f"this is not a benchmark's JSON of format {_FORMAT}")
-        fields = {name: document[name] for name in ("date", "qemu", "kernel", "machine", "settings")}
+        fields = {name: document[name] for name in ("date", "qemu", "machine", "settings")}
         return cls(**fields, samples=Samples(document["samples"]))
 
     def results(self) -> list[Result]:
@@ -155,7 +153,7 @@ def _made_part(run: BenchmarkRun) -> list[str]:
         [*_cells(result), f"<= {_limit(result.figure.must)}", _limit(result.figure.aim), result.verdict]
         for result in run.results()
     ]
-    facts = {"date": run.date, "QEMU": run.qemu, "kernel": run.kernel, **run.machine, **run.settings}
+    facts = {"date": run.date, "QEMU": run.qemu, **run.machine, **run.settings}
     return [
         *_markdown_table([*_COLUMNS, "must", "aim", ""], rows),
         "Also measured:",

@@ -77,7 +77,7 @@ def test_crash_message(current: Guest, gpa: int, size: int) -> None:
     assert report["message"] == text
 
 
-@pytest.mark.parametrize(("gpa", "size"), [(ONES - 4, 16), (1 << 40, 16), (LOG, ONES), (LOG, 1 << 32)])
+@pytest.mark.parametrize(("gpa", "size"), [(ONES - 4, 16), (1 << 40, 16), (1 << 30, 16), (LOG, ONES), (LOG, 1 << 32)])
 def test_crash_message_from_nowhere(current: Guest, gpa: int, size: int) -> None:
     """A text that lies nowhere or is too long to be one does no harm, and the crash is told."""
     crash(current, NOTIFY | MESSAGE, 0, 0, 0, gpa, size)

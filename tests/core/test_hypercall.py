@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 
 import pytest
 from simulated_guest import (
@@ -158,6 +159,22 @@ def test_bit_1_is_reserved_in_2008r2() -> None:
     assert m.rdmsr(0, HYPERCALL) == HYPERCALL_PAGE | 3
     m.wrmsr(0, HYPERCALL, 0)
     assert m.rdmsr(0, HYPERCALL) == 0
+
+
+def test_lock_of_the_current_generation() -> None:
+    """Bit 1 later came to lock the page: it stays in its place until a reset."""
+    guest = Guest("current")
+    m = guest.machine
+    m.wrmsr(0, HYPERCALL, HYPERCALL_PAGE | 3)
+    with suppress(GeneralProtectionFault):
+        m.wrmsr(1, HYPERCALL, 0x70000 | 1)
+    m.wrmsr(0, GUEST_OS_ID, 0)
+    assert m.rdmsr(0, HYPERCALL) == HYPERCALL_PAGE | 3
+    assert m.read(HYPERCALL_PAGE, 4) != bytes(4)
+    m.reset()
+    assert m.rdmsr(0, HYPERCALL) == 0
+    guest.enable_hypercalls()
+    assert guest.status(NOTIFY_LONG_SPIN_WAIT | FAST) == Status.SUCCESS
 
 
 # -- 4.5 Legal hypercall environments --
@@ -347,6 +364,16 @@ def test_privilege_comes_before_parameters(generation: str) -> None:
     assert guest.signal(0xFFFFFFFF, 0xFFFF) == Status.ACCESS_DENIED
 
 
+@pytest.mark.parametrize(("output", "overlaps"), [(0, True), (16, True), (24, False), (-8, False)])
+def test_overlapping_blocks(output: int, overlaps: bool) -> None:
+    """TLFS 4.6: input (here 24 bytes) and output may not overlap; ours is INVALID_ALIGNMENT."""
+    guest = Guest("2008r2", privileges=ALL_PRIVILEGES)
+    get_port_property = 0x005A
+    data = struct.pack("<QII", SELF, 1, 0).ljust(24, b"\0")
+    status = guest.status(get_port_property, data, output=INPUT + output)
+    assert (status == Status.INVALID_ALIGNMENT) == overlaps
+
+
 # -- 4.6, 11.8 Parameters in pages that cannot be accessed --
 
 
@@ -487,6 +514,14 @@ def test_xmm_form_without_the_feature(generation: str) -> None:
     assert guest.machine.flushes == []
     assert guest.status(FLUSH_ADDRESS_SPACE, flush_all()) == Status.SUCCESS
     assert guest.fast(SWITCH_ADDRESS_SPACE, CR3) == Status.SUCCESS
+
+
+def test_xmm_block_is_112_bytes() -> None:
+    """TLFS 4.7.1: a block with its variable header must fit into 112 bytes."""
+    guest = Guest("current")
+    flush_ex, everything = 0x0013, struct.pack("<QQ", 0, 0x3FF)
+    assert guest.fast(flush_ex | 10 << 17, CR3, 1, xmm=everything) == Status.SUCCESS
+    assert guest.fast(flush_ex | 11 << 17, CR3, 1, xmm=everything) == Status.INVALID_HYPERCALL_INPUT
 
 
 # -- 4.2, 4.3, 4.8 Rep hypercalls and continuation --

@@ -388,6 +388,15 @@ def test_cluster_ipi_ex(large: Guest) -> None:
     assert large.machine.interrupts[2:] == [(73, 0x41)]
 
 
+@pytest.mark.parametrize(("form", "banks"), [(2, 1), (0, 0), (0, 2)])
+def test_cluster_ipi_ex_with_a_wrong_set(large: Guest, form: int, banks: int) -> None:
+    """A VP set of unknown format, or of another size than its header says."""
+    data = struct.pack("<IIQQQQ", 0x40, 0, form, 0b1, 1, 1)
+    status = large.status(SEND_IPI_EX | banks << 17, data)
+    assert status in (Status.INVALID_HYPERCALL_INPUT, Status.INVALID_PARAMETER)
+    assert large.machine.interrupts == []
+
+
 def test_cluster_ipi_ex_to_all(large: Guest) -> None:
     """A VP set of format 1 names every VP."""
     data = struct.pack("<IIQQ", 0x40, 0, 1, 0)

@@ -109,6 +109,15 @@ def test_flag_ranges(guest: Guest, base: int, count: int, valid: bool) -> None:
     assert status == (Status.SUCCESS if valid else Status.INVALID_PARAMETER)
 
 
+def test_too_many(guest: Guest) -> None:
+    """TLFS 14.9.1: at an implementation limit the answer is NO_RESOURCES."""
+    m = guest.machine
+    statuses = [m.operator_create_port(port, EVENT, 1, flag_count=1) for port in range(5000)]
+    assert set(statuses) == {Status.SUCCESS, Status.NO_RESOURCES}
+    assert statuses == sorted(statuses)
+    assert len(m.ports()) == statuses.count(Status.SUCCESS)
+
+
 # -- 14.9.3 HvConnectPort, 14.9.6 HvDisconnectPort, 14.9.2 HvDeletePort --
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from typing import ClassVar
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from qemu_hv._core import GeneralProtectionFault, OverlayKind, Status
 from simulated_guest import (
     APIC_ASSIST_PAGE,
     EVENT,
@@ -33,6 +32,8 @@ from simulated_guest import (
     TimerMessage,
     timer_value,
 )
+
+from qemu_hv._core import GeneralProtectionFault, OverlayKind, Status
 
 GENERATIONS = st.sampled_from(["2008r2", "current"])
 FREQUENCIES = st.sampled_from([1_000_000_000, 2_560_000_000, 2_595_999_000])
@@ -307,7 +308,7 @@ class Overlays(GuestMachine):
     """TLFS 8.1.3: overlays cover RAM without changing it, keep their content, and uncover it."""
 
     PAGES = tuple(range(0x80000, 0x86000, PAGE))
-    KINDS = {
+    KINDS: ClassVar[dict[tuple[OverlayKind, int], int]] = {
         (OverlayKind.SIM, 0): SIMP,
         (OverlayKind.SIM, 1): SIMP,
         (OverlayKind.SIEF, 0): SIEFP,

@@ -180,6 +180,20 @@ def test_restore_replaces_everything(generation: str) -> None:
     assert m.interrupts == []
 
 
+def test_useless_connections(generation: str) -> None:
+    """A connection whose port was deleted is as useless on the new machine."""
+    guest = Guest(generation)
+    guest.enable_synic()
+    guest.open_port(4, connection=1)
+    guest.machine.operator_create_port(0, 1, 2)
+    guest.machine.operator_delete_port(4)
+    guest.machine.operator_create_port(4, 1, 2)
+    other = moved(guest, guest.machine.migrate())
+    assert other.machine.connections() == guest.machine.connections()
+    assert other.post(1) == Status.INVALID_PORT_ID
+    assert {port["port_id"] for port in other.machine.ports()} == {0, 4}
+
+
 def assert_reset(machine: Machine) -> None:
     """The state is that of a reset."""
     assert machine.overlays == []

@@ -7,6 +7,7 @@ import ast
 import enum
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,9 +91,10 @@ def test_dictionaries() -> None:
 
 def test_wrong_arguments() -> None:
     """A machine that is not possible is refused with a sentence; so is a VP that is not there."""
-    for wrong in ({"vps": 0}, {"vps": 5000}, {"tsc_frequency": 0}, {"gpa_bits": 0}, {"gpa_bits": 65}):
+    wrong: list[dict[str, Any]] = [{"vps": 0}, {"vps": 5000}, {"tsc_frequency": 0}, {"gpa_bits": 0}, {"gpa_bits": 65}]
+    for arguments in wrong:
         with pytest.raises(ValueError, match=r"\w+ \w+"):
-            _core.Machine("current", **wrong)
+            _core.Machine("current", **arguments)
     with pytest.raises(ValueError, match="2008r2"):
         _core.Machine("2012")
     with pytest.raises(IndexError, match="no VP 1"):

@@ -294,6 +294,14 @@ def test_masked_source_can_be_drained(synic: Guest) -> None:
     assert synic.machine.interrupts == []
 
 
+def test_polling(synic: Guest) -> None:
+    """Bit 18 of SINTx: reserved in 2.0a, without effect; later polling: messages, no interrupt."""
+    synic.set_sint(2, VECTOR | 1 << 18)
+    send(synic, b"a")
+    assert synic.message(2).payload[:1] == b"a"
+    assert synic.machine.interrupts == ([] if synic.generation == "current" else [(0, VECTOR)])
+
+
 def test_disabled_apic_loses_the_interrupt(synic: Guest) -> None:
     """TLFS 14.2.4: with the APIC software-disabled the message arrives, the interrupt is lost."""
     synic.machine.set_apic_enabled(0, False)

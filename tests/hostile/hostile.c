@@ -10,6 +10,7 @@
 #include "guest.h"
 
 #define ARENA_PAGES 24u
+#define PLAIN_PAGES 4u /* of them, the last: never covered, so that what lies there is what the guest wrote */
 #define DEFAULT_SECONDS 10
 #define SAFE_VECTOR 0x20u /* below are exceptions, whose handlers expect another stack frame */
 #define FAULTS 32u
@@ -122,7 +123,12 @@ static uint64_t random_page(uint64_t *random)
 
     if (one_in(random, 4))
         return RANDOM_OF(random, places);
-    return (uintptr_t)arena + PAGE_SIZE * below(random, ARENA_PAGES);
+    return (uintptr_t)arena + PAGE_SIZE * below(random, ARENA_PAGES - PLAIN_PAGES);
+}
+
+static uint64_t plain_page(uint64_t *random)
+{
+    return (uintptr_t)arena + PAGE_SIZE * (ARENA_PAGES - 1 - below(random, PLAIN_PAGES));
 }
 
 static uint64_t random_gpa(uint64_t *random)
@@ -251,27 +257,30 @@ static uint64_t random_word(uint64_t *random)
 }
 
 /* IPIs with an exception's vector would break the guest itself. */
-static void make_vector_safe(uint64_t *word)
+static uint64_t with_safe_vector(uint64_t word)
 {
-    if ((uint8_t)*word < SAFE_VECTOR)
-        *word += SAFE_VECTOR;
+    return (uint8_t)word < SAFE_VECTOR ? word + SAFE_VECTOR : word;
 }
 
-/*
- * Parameters in memory that other VPs write to, too: so vectors are only safe because every word written there is.
- */
-static void fill(uint64_t *random, uint64_t gpa)
+/* Write to the arena. It fails where the hypercall page lies over it. */
+static void poke(struct villain *me, size_t offset, const uint64_t word)
 {
-    uint64_t offset = gpa & (PAGE_SIZE - 1) & ~7ull;
-    unsigned count = below(random, 20);
+    volatile uint64_t *const at = (volatile uint64_t *)(arena + offset);
+    volatile uint64_t safe = word ? with_safe_vector(word) : 0;
+    struct fault fault;
 
-    if (gpa - (uintptr_t)arena >= ARENA_PAGES * PAGE_SIZE)
-        return;
-    for (unsigned i = 0; i < count && offset + 8 * i < PAGE_SIZE; i++) {
-        uint64_t word = random_word(random);
-        make_vector_safe(&word);
-        *(volatile uint64_t *)((uintptr_t)(gpa & ~(uint64_t)(PAGE_SIZE - 1)) + offset + 8 * i) = word;
-    }
+    CATCH(fault, *at = safe);
+    count_fault(me, &fault);
+}
+
+/* A call's parameters in memory, which other VPs write to as well. */
+static void fill(struct villain *me, uint64_t gpa)
+{
+    uint64_t offset = gpa - (uintptr_t)arena;
+    unsigned count = below(&me->random, 20);
+
+    for (unsigned i = 0; i < count && offset + 8 * i <= ARENA_PAGES * PAGE_SIZE - 8; i++)
+        poke(me, offset + 8 * i, random_word(&me->random));
 }
 
 static void switch_address_space(struct villain *me)
@@ -301,15 +310,16 @@ static void act_hypercall(struct villain *me)
     for (unsigned i = 0; i < sizeof(me->xmm) / sizeof(me->xmm[0]); i++)
         me->xmm[i] = random_word(random);
     if (input_value & HV_CALL_FAST) {
-        first = random_word(random);
+        first = with_safe_vector(random_word(random));
         second = random_word(random);
-        make_vector_safe(&first);
     } else {
         first = random_gpa(random);
         second = random_gpa(random);
+        if (code == HV_SEND_SYNTHETIC_CLUSTER_IPI || code == HV_SEND_SYNTHETIC_CLUSTER_IPI_EX)
+            first = plain_page(random) + 8 * below(random, PAGE_SIZE / 8);
         if (one_in(random, 8))
             first = edge(random) & ~(uint64_t)7;
-        fill(random, first);
+        fill(me, first);
     }
     call(me, input_value, first, second);
 }
@@ -507,17 +517,12 @@ static void act_idle(struct villain *me)
 
 static void act_memory(struct villain *me)
 {
-    struct fault fault;
     uint64_t *random = &me->random;
     bool slot = one_in(random, 4); /* the first word of what may be a message */
     size_t offset = slot ? 256 * below(random, ARENA_PAGES * PAGE_SIZE / 256) :
                            8 * below(random, ARENA_PAGES * PAGE_SIZE / 8);
-    volatile uint64_t *const at = (volatile uint64_t *)(arena + offset);
-    uint64_t word = one_in(random, 2) ? 0 : random_word(random);
-    if (word)
-        make_vector_safe(&word);
-    CATCH(fault, *at = word);
-    count_fault(me, &fault);
+
+    poke(me, offset, one_in(random, 2) ? 0 : random_word(random));
 }
 
 /* -- The whole -- */
