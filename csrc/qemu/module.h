@@ -92,7 +92,9 @@ struct mshv_cached_page {
 
 struct mshv_overlay {
     MemoryRegion region;
-    bool created, enabled;
+    bool created;
+    bool enabled; /* wanted, at `gpa` */
+    bool shown; /* in the memory map */
     hv_gpa gpa;
 };
 

@@ -9,10 +9,12 @@
 
 #include "exec/address-spaces.h"
 #include "exec/cpu-common.h"
+#include "exec/cputlb.h"
 #include "exec/exec-all.h"
 #include "hw/core/cpu.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "system/tcg.h"
 #include "tcg/helper-tcg.h"
 #include "trace.h"
 
@@ -63,6 +65,35 @@ static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, 
     overlay->created = true;
 }
 
+/* Make the memory map what is wanted. Called with the BQL held, and no CPU in the guest but perhaps the caller. */
+static void show(struct mshv_overlay *overlay)
+{
+    if (overlay->shown == overlay->enabled && (!overlay->shown || overlay->region.addr == overlay->gpa))
+        return;
+    memory_region_transaction_begin();
+    if (overlay->enabled)
+        memory_region_set_address(&overlay->region, overlay->gpa);
+    memory_region_set_enabled(&overlay->region, overlay->enabled);
+    memory_region_transaction_commit();
+    overlay->shown = overlay->enabled;
+}
+
+static void show_work(CPUState *cs, run_on_cpu_data data)
+{
+    CPUState *other;
+
+    BQL_LOCK_GUARD();
+    show(data.host_ptr);
+    /* The commit has given this to all CPUs as work, but the others may accept an interrupt before they do it. */
+    CPU_FOREACH (other)
+        tlb_flush(other);
+}
+
+/*
+ * QEMU's TLBs name the sections of a memory map by their numbers in the current one, so a map must not change while
+ * another CPU executes guest code. With a thread per VP the change is made when all have left the guest, which is after
+ * the calling instruction and before the next one; if several VPs move a page at once, the last one's wish is shown.
+ */
 void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_index vp, void *page, bool enabled, hv_gpa gpa,
                       enum hv_overlay_access access)
 {
@@ -74,18 +105,18 @@ void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_index vp, 
     if (overlay->enabled == enabled && (!enabled || overlay->gpa == gpa))
         return;
     trace_microsoft_hypervisor_overlay(overlay_names[kind], vp, enabled, gpa);
-    memory_region_transaction_begin();
-    if (!overlay->created)
-        create_region(s, overlay, kind, vp, page, access);
-    if (enabled)
-        memory_region_set_address(&overlay->region, gpa);
-    memory_region_set_enabled(&overlay->region, enabled);
-    memory_region_transaction_commit();
     overlay->enabled = enabled;
     overlay->gpa = gpa;
-    /* The commit has asked all CPUs to flush their TLBs. */
-    if (caller)
-        mshv_complete_before_retiring(caller);
+    if (!overlay->created)
+        create_region(s, overlay, kind, vp, page, access);
+    if (!caller || !qemu_tcg_mttcg_enabled()) {
+        show(overlay);
+        if (caller)
+            mshv_complete_before_retiring(caller);
+        return;
+    }
+    caller->leave = true;
+    async_safe_run_on_cpu(CPU(caller->cpu), show_work, RUN_ON_CPU_HOST_PTR(overlay));
 }
 
 /*

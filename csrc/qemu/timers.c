@@ -6,7 +6,11 @@
  */
 #include "module.h"
 
+#include "qemu/processor.h"
 #include "trace.h"
+
+#define LAST_MOMENT 5000 /* ns */
+#define LAST_MOMENT_TURNS 10000 /* more than that takes, unless the clock has stopped */
 
 /* Called with the timer's lock held. */
 static void wait_for_deadline(struct mshv_timer *timer)
@@ -19,6 +23,26 @@ static void wait_for_deadline(struct mshv_timer *timer)
     timer_mod_ns(&timer->timer, now + wait);
 }
 
+/*
+ * The TSC may be a moment behind the virtual clock. Waiting for that moment here is shorter than sleeping again.
+ * Returns whether the deadline has come. Called with the timer's lock held.
+ */
+static bool deadline_has_come(const struct mshv_timer *timer)
+{
+    struct mshv_clock *clock = &timer->vp->machine->clock;
+
+    for (unsigned turn = 0; turn < LAST_MOMENT_TURNS; turn++) {
+        uint64_t tsc = mshv_clock_read(clock);
+
+        if (tsc >= timer->deadline)
+            return true;
+        if (clock->exact || mshv_clock_ticks_to_ns(clock, timer->deadline - tsc) > LAST_MOMENT)
+            return false;
+        cpu_relax();
+    }
+    return false;
+}
+
 static void timer_callback(void *opaque)
 {
     struct mshv_timer *timer = opaque;
@@ -27,7 +51,7 @@ static void timer_callback(void *opaque)
 
     qemu_mutex_lock(&timer->lock);
     if (timer->deadline != HV_NANO100_NEVER) {
-        due = mshv_clock_read(&vp->machine->clock) >= timer->deadline;
+        due = deadline_has_come(timer);
         if (due)
             timer->deadline = HV_NANO100_NEVER;
         else

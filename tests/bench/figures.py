@@ -10,6 +10,8 @@ from .samples import OBJECT, PATCHED, STOCK, Ratio, Samples, Spread, ratio_of, s
 
 __all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
 
+_MINIMUM_ROUNDS = 10
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -17,7 +19,7 @@ class Figure:
 
     Attributes:
         key: its name in JSON.
-        title: what it is.
+        title: what it is; below a slash, or without one, it is the same in stock QEMU.
         ours: flavour and name of the measurement above the line.
         theirs: and below it.
         must: the ratio it has to reach; None for a figure that is only told.
@@ -35,7 +37,7 @@ class Figure:
 FIGURES = (
     Figure(
         "boot-without-object",
-        "kernel boot to power-off, without the object / stock",
+        "kernel boot to power-off, without the object",
         (PATCHED, "boot"),
         (STOCK, "boot"),
         1.01,
@@ -43,7 +45,7 @@ FIGURES = (
     ),
     Figure(
         "boot-with-object",
-        "kernel boot to power-off, with the object / stock",
+        "kernel boot to power-off, with the object",
         (OBJECT, "boot"),
         (STOCK, "boot"),
         1.00,
@@ -51,7 +53,7 @@ FIGURES = (
     ),
     Figure(
         "hypercall",
-        "shortest hypercall (HvSendSyntheticClusterIpi to nobody, fast) through the page / CPUID in stock",
+        "hypercall (HvSendSyntheticClusterIpi to nobody) / CPUID",
         (OBJECT, "hypercall-cluster-ipi"),
         (STOCK, "cpuid"),
         5.0,
@@ -59,7 +61,7 @@ FIGURES = (
     ),
     Figure(
         "synthetic-msr",
-        "synthetic MSR read (VP index) / RDMSR of the APIC base in stock",
+        "RDMSR of the VP index / of the APIC base",
         (OBJECT, "rdmsr-vp-index"),
         (STOCK, "rdmsr-apic-base"),
         1.5,
@@ -67,7 +69,7 @@ FIGURES = (
     ),
     Figure(
         "reference-time",
-        "time by the reference TSC page / by RDTSC in stock",
+        "time by the reference TSC page / by RDTSC",
         (OBJECT, "tsc-page"),
         (STOCK, "rdtsc"),
         1.7,
@@ -75,7 +77,7 @@ FIGURES = (
     ),
     Figure(
         "ipi",
-        "IPI to a spinning VP and back, by hypercall / by xAPIC ICR in stock",
+        "IPI there and back, by hypercall / by xAPIC ICR",
         (OBJECT, "ipi-hypercall"),
         (STOCK, "ipi-icr"),
         1.0,
@@ -83,7 +85,7 @@ FIGURES = (
     ),
     Figure(
         "timer",
-        "lateness of a timer's handler on a halted VP, synthetic timer / local APIC timer in stock",
+        "timer lateness, halted VP, synthetic / local APIC",
         (OBJECT, "timer-synthetic"),
         (STOCK, "timer-apic"),
         1.0,
@@ -91,7 +93,7 @@ FIGURES = (
     ),
     Figure(
         "start",
-        "QEMU start to first guest instruction, with the object / stock",
+        "QEMU start to first guest instruction, with the object",
         (OBJECT, "start"),
         (STOCK, "start"),
         1.05,
@@ -103,68 +105,68 @@ FIGURES = (
 ALSO = (
     Figure(
         "boot-cpu-without-object",
-        "processor time of the boot, without the object / stock",
+        "processor time of the boot, without the object",
         (PATCHED, "boot-cpu"),
         (STOCK, "boot-cpu"),
     ),
     Figure(
         "boot-cpu-with-object",
-        "processor time of the boot, with the object / stock",
+        "processor time of the boot, with the object",
         (OBJECT, "boot-cpu"),
         (STOCK, "boot-cpu"),
     ),
     Figure(
         "long-spin-wait",
-        "HvNotifyLongSpinWait / CPUID in stock",
+        "HvNotifyLongSpinWait / CPUID",
         (OBJECT, "hypercall-long-spin-wait"),
         (STOCK, "cpuid"),
     ),
     Figure(
         "reference-counter",
-        "reading the reference counter MSR / RDMSR of the APIC base in stock",
+        "RDMSR of the reference counter / of the APIC base",
         (OBJECT, "rdmsr-reference-counter"),
         (STOCK, "rdmsr-apic-base"),
     ),
     Figure(
         "reference-time-ordered",
-        "time by the reference TSC page, LFENCE before RDTSC / LFENCE and RDTSC in stock",
+        "time by the reference TSC page / by RDTSC, after LFENCE",
         (OBJECT, "tsc-page-ordered"),
         (STOCK, "rdtsc-ordered"),
     ),
-    Figure("rdtsc", "RDTSC with the object / stock", (OBJECT, "rdtsc"), (STOCK, "rdtsc")),
-    Figure("cpuid", "CPUID with the object / stock", (OBJECT, "cpuid"), (STOCK, "cpuid")),
+    Figure("rdtsc", "RDTSC with the object", (OBJECT, "rdtsc"), (STOCK, "rdtsc")),
+    Figure("cpuid", "CPUID with the object", (OBJECT, "cpuid"), (STOCK, "cpuid")),
     Figure(
         "rdmsr",
-        "RDMSR of the APIC base with the object / stock",
+        "RDMSR of the APIC base with the object",
         (OBJECT, "rdmsr-apic-base"),
         (STOCK, "rdmsr-apic-base"),
     ),
     Figure(
-        "ipi-icr", "IPI by xAPIC ICR and back, with the object / stock", (OBJECT, "ipi-icr"), (STOCK, "ipi-icr")
+        "ipi-icr", "IPI there and back by xAPIC ICR, with the object", (OBJECT, "ipi-icr"), (STOCK, "ipi-icr")
     ),
     Figure(
         "timer-apic",
-        "lateness of the local APIC timer, with the object / stock",
+        "timer lateness, halted VP, local APIC, with the object",
         (OBJECT, "timer-apic"),
         (STOCK, "timer-apic"),
     ),
-    Figure("rdtsc-patched", "RDTSC without the object / stock", (PATCHED, "rdtsc"), (STOCK, "rdtsc")),
-    Figure("cpuid-patched", "CPUID without the object / stock", (PATCHED, "cpuid"), (STOCK, "cpuid")),
+    Figure("rdtsc-patched", "RDTSC without the object", (PATCHED, "rdtsc"), (STOCK, "rdtsc")),
+    Figure("cpuid-patched", "CPUID without the object", (PATCHED, "cpuid"), (STOCK, "cpuid")),
     Figure(
         "rdmsr-patched",
-        "RDMSR of the APIC base without the object / stock",
+        "RDMSR of the APIC base without the object",
         (PATCHED, "rdmsr-apic-base"),
         (STOCK, "rdmsr-apic-base"),
     ),
     Figure(
         "ipi-icr-patched",
-        "IPI by xAPIC ICR and back, without the object / stock",
+        "IPI there and back by xAPIC ICR, without the object",
         (PATCHED, "ipi-icr"),
         (STOCK, "ipi-icr"),
     ),
     Figure(
         "start-patched",
-        "QEMU start to first guest instruction, without the object / stock",
+        "QEMU start to first guest instruction, without the object",
         (PATCHED, "start"),
         (STOCK, "start"),
     ),
@@ -183,14 +185,17 @@ class Result:
 
     @property
     def missed(self) -> bool:
-        """Whether the whole interval lies above what the ratio has to reach."""
-        return self.figure.must is not None and self.ratio.low > self.figure.must
+        """Whether the whole interval lies above what the ratio has to reach, with enough rounds to say so."""
+        must = self.figure.must
+        return must is not None and self.ours.rounds >= _MINIMUM_ROUNDS and self.ratio.low > must
 
     @property
     def verdict(self) -> str:
-        """The result in a word or two; empty for a figure without a limit."""
+        """The result in a few words; empty for a figure without a limit."""
         if self.figure.must is None or self.figure.aim is None:
             return ""
+        if self.ours.rounds < _MINIMUM_ROUNDS:
+            return "too few rounds"
         if self.missed:
             return "missed"
         return "aim reached" if self.ratio.median <= self.figure.aim else "reached"

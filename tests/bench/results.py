@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .figures import ALSO, FIGURES, Result, evaluate
 from .samples import Samples, Spread
 
-__all__ = ["JSON_FILE", "PAGE", "BenchmarkRun", "print_tables", "write_page"]
+__all__ = ["JSON_FILE", "PAGE", "BenchmarkRun", "page_difference", "print_tables", "write_page"]
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 JSON_FILE = _DOCS / "performance.json"
@@ -30,6 +32,7 @@ PAGE = _DOCS / "performance.md"
 """The page: text by hand, and between the two marks what this module makes."""
 _BEGIN, _END = "<!-- made from performance.json: begin -->", "<!-- made from performance.json: end -->"
 _FORMAT = 1
+_WIDE = 160
 _VERDICT_STYLES = {"missed": "bold red", "reached": "yellow", "aim reached": "green"}
 
 
@@ -95,20 +98,20 @@ def _result_to_json(result: Result) -> dict[str, Any]:
 # -- Text --
 
 
-def _seconds(value: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("\N{MICRO SIGN}s", 1e-6)):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"
+_UNITS = (("s", 1.0), ("ms", 1e-3), ("\N{MICRO SIGN}s", 1e-6), ("ns", 1e-9))
 
 
 def _spread(spread: Spread) -> str:
-    return f"{_seconds(spread.median)} ({_seconds(spread.lower)} to {_seconds(spread.upper)})"
+    """Return the median and half the distance of the quartiles, with three significant digits of the median."""
+    unit, scale = next((item for item in _UNITS if abs(spread.median) >= item[1]), _UNITS[-1])
+    median, half = spread.median / scale, (spread.upper - spread.lower) / 2 / scale
+    digits = max(0, 2 - math.floor(math.log10(abs(median)))) if median else 0
+    return f"{median:.{digits}f} \N{PLUS-MINUS SIGN}{half:.{digits}f} {unit}"
 
 
 def _ratio(result: Result) -> str:
     ratio = result.ratio
-    return f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+    return f"{ratio.median:.3f} ({ratio.low:.3f}..{ratio.high:.3f})"
 
 
 def _limit(value: Any) -> str:
@@ -125,22 +128,36 @@ def _cells(result: Result) -> list[str]:
     ]
 
 
-_COLUMNS = ["figure", "ours: median (quartiles)", "stock", "rounds", "ratio (95 % interval)"]
+_COLUMNS = ["figure", "ours", "stock", "rounds", "ratio (95 % interval)"]
+_EXPLANATION = "Times are medians of the rounds \N{PLUS-MINUS SIGN} half the distance of their quartiles."
+
+
+def _table(title: str, *more: str) -> Table:
+    table = Table(title=title, title_justify="left", show_edge=False)
+    table.add_column(_COLUMNS[0], ratio=1)
+    for name in (*_COLUMNS[1:], *more):
+        table.add_column(name, no_wrap=True, justify="right")
+    return table
 
 
 def print_tables(run: BenchmarkRun, console: Console) -> None:
-    """Print the run for a person."""
-    table = Table(*_COLUMNS, "must", "aim", "", title="Ratios to stock QEMU of the same build", title_justify="left")
+    """Print the run for a person. Where the output is no terminal, the table is as wide as it has to be."""
+    if not console.is_terminal:
+        console.width = _WIDE
+    table = _table("Ratios to stock QEMU of the same build", "must", "aim", "")
     for result in run.results():
         verdict = result.verdict
+        style = _VERDICT_STYLES.get(verdict, "none")
         cells = [*_cells(result), _limit(result.figure.must), _limit(result.figure.aim)]
-        table.add_row(*cells, f"[{_VERDICT_STYLES[verdict]}]{verdict}[/]")
+        table.add_row(*cells, Text(verdict, style=style))
     console.print(table)
-    if run.other_results():
-        other = Table(*_COLUMNS, title="Also measured", title_justify="left")
-        for result in run.other_results():
-            other.add_row(*_cells(result))
-        console.print(other)
+    other = _table("Also measured")
+    for result in run.other_results():
+        other.add_row(*_cells(result))
+    console.print()
+    console.print(other)
+    console.print()
+    console.print(_EXPLANATION)
 
 
 def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -156,6 +173,8 @@ def _made_part(run: BenchmarkRun) -> list[str]:
     facts = {"date": run.date, "QEMU": run.qemu, **run.machine, **run.settings}
     return [
         *_markdown_table([*_COLUMNS, "must", "aim", ""], rows),
+        _EXPLANATION,
+        "",
         "Also measured:",
         "",
         *_markdown_table(_COLUMNS, [_cells(result) for result in run.other_results()]),
@@ -184,6 +203,14 @@ def _recorded() -> BenchmarkRun:
     return BenchmarkRun.from_json(json.loads(JSON_FILE.read_text(encoding="utf-8")))
 
 
+def page_difference() -> list[str]:
+    """Return the lines of a unified diff from the page to the one that JSON_FILE makes: none when it is current."""
+    present = PAGE.read_text(encoding="utf-8")
+    made = _page(_recorded(), present)
+    names = ("docs/performance.md", "made from docs/performance.json")
+    return list(difflib.unified_diff(present.splitlines(), made.splitlines(), *names, lineterm=""))
+
+
 def main() -> int:
     """Write the page, or check it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -191,13 +218,9 @@ def main() -> int:
     if not parser.parse_args().check:
         write_page()
         return 0
-    present = PAGE.read_text(encoding="utf-8")
-    made = _page(_recorded(), present)
-    difference = difflib.unified_diff(
-        present.splitlines(), made.splitlines(), "docs/performance.md", "docs/performance.json", lineterm=""
-    )
+    difference = page_difference()
     print("\n".join(difference) or "docs/performance.md is current")
-    return 0 if made == present else 1
+    return 1 if difference else 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@
 #define DEFAULT_SECONDS 10
 #define SAFE_VECTOR 0x20u /* below are exceptions, whose handlers expect another stack frame */
 #define FAULTS 32u
+#define HYPERCALL_PAGE_LOCKED UINT64_C(2) /* nothing could move it after that */
 
 #define RANDOM_OF(random, array) ((array)[below((random), sizeof(array) / sizeof((array)[0]))])
 
@@ -341,7 +342,10 @@ static void act_overlay(struct villain *me)
     if (one_in(&me->random, 64))
         write_msr(me, HV_MSR_GUEST_OS_ID, 0); /* takes the hypercall page away (TLFS 3.6) */
     write_msr(me, HV_MSR_GUEST_OS_ID, UINT64_C(0xFF) << 56 | below(&me->random, 256));
-    write_msr(me, RANDOM_OF(&me->random, overlay_msrs), value);
+    write_msr(me, RANDOM_OF(&me->random, overlay_msrs), value & ~HYPERCALL_PAGE_LOCKED);
+    /* Most of the time calls shall be possible. */
+    if (!one_in(&me->random, 4))
+        write_msr(me, HV_MSR_HYPERCALL, random_page(&me->random) | HV_MSR_ENABLE);
 }
 
 static bool is_overlay_msr(uint32_t index)
@@ -412,7 +416,7 @@ static void act_msr(struct villain *me)
         value = random_vector(random) | (next(random) & (HV_SINT_MASKED | HV_SINT_AUTO_EOI | HV_SINT_POLLING));
     /* A random page may be one of the guest's own. */
     if (is_overlay_msr(index) && index != HV_MSR_GUEST_OS_ID)
-        value = random_page(random) | (value & (PAGE_SIZE - 1));
+        value = random_page(random) | (value & (PAGE_SIZE - 1) & ~HYPERCALL_PAGE_LOCKED);
     write_msr(me, index, spare_myself(index, value, random));
     if (index == HV_MSR_TPR)
         write_msr(me, HV_MSR_TPR, 0);
