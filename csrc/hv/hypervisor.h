@@ -122,7 +122,10 @@ enum hv_acceptance hv_interrupt_accepted(struct hv_vp *vp, uint8_t vector, bool 
 int hv_apic_assist_collect(struct hv_vp *vp);
 /* Withdraw "no EOI required". Returns as hv_apic_assist_collect(). Under the APIC's lock, any thread. */
 int hv_apic_assist_revoke(struct hv_vp *vp);
-/* The VP ended `vector`: queued messages may be delivered now (TLFS 14.2.4). Any thread. */
+/*
+ * The VP ended `vector` by an EOI: queued messages may be delivered now (TLFS 14.2.4). Any thread. Not needed for one
+ * that it ended through the assist page, which it is not offered while messages wait.
+ */
 void hv_interrupt_ended(struct hv_vp *vp, uint8_t vector);
 
 /* -- Chapter 15: timers -- */

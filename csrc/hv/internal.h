@@ -116,6 +116,7 @@ struct hv_vp {
     uint64_t apic_assist_msr; /* APIC's lock, or the VP's thread */
     int assist_vector; /* "no EOI required" is shown for it, or -1; APIC's lock */
     struct hv_message_queue queue[HV_SYNIC_SINT_COUNT]; /* lock */
+    _Atomic uint16_t waiting; /* SINTs whose queue is not empty: written under the lock, read without */
     bool retry_set; /* message retry timer; lock */
     struct hv_timer timer[HV_SYNTHETIC_TIMER_COUNT]; /* lock */
 
@@ -203,13 +204,18 @@ void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, stru
 void hv_message_unlink(struct hv_message_buffer *buffer); /* VP's lock held */
 void hv_message_deliver_all(struct hv_vp *vp, struct hv_interrupts *interrupts); /* VP's lock held */
 void hv_message_retry(struct hv_vp *vp);
+static inline bool hv_synic_is_enabled(struct hv_vp *vp)
+{
+    return atomic_load(&vp->scontrol) & 1;
+}
+/* Whether messages may be queued to the VP (TLFS 14.2.4); those that are need only the SIM page (TLFS 14.6.6). */
 static inline bool hv_synic_accepts_messages(struct hv_vp *vp)
 {
-    return (atomic_load(&vp->scontrol) & 1) && (atomic_load(&vp->simp) & HV_PAGE_MSR_ENABLE);
+    return hv_synic_is_enabled(vp) && (atomic_load(&vp->simp) & HV_PAGE_MSR_ENABLE);
 }
 static inline bool hv_synic_accepts_events(struct hv_vp *vp)
 {
-    return (atomic_load(&vp->scontrol) & 1) && (atomic_load(&vp->siefp) & HV_PAGE_MSR_ENABLE);
+    return hv_synic_is_enabled(vp) && (atomic_load(&vp->siefp) & HV_PAGE_MSR_ENABLE);
 }
 /* Set event flag `flag` of `sint`; VP's lock held. */
 void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts);
@@ -218,6 +224,8 @@ bool hv_sint_masked(struct hv_vp *vp, unsigned sint);
 /* timer.c */
 void hv_timer_reset(struct hv_vp *vp);
 void hv_timer_message_delivered(struct hv_vp *vp, unsigned timer, struct hv_interrupts *interrupts); /* lock held */
+/* The SynIC has been enabled: signal what could not be (lock held). */
+void hv_timer_signal_blocked(struct hv_vp *vp, struct hv_interrupts *interrupts);
 void hv_timer_set_all(struct hv_vp *vp); /* after a restore */
 void hv_time_init(struct hv *hv);
 void hv_publish_reference_tsc(struct hv *hv);

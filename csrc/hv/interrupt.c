@@ -114,10 +114,10 @@ int hv_apic_assist_revoke(struct hv_vp *vp)
     return vector;
 }
 
-static bool messages_wait_for(const struct hv_vp *vp, uint8_t vector)
+static bool messages_wait_for(struct hv_vp *vp, uint8_t vector)
 {
-    for (unsigned i = 0; i < HV_SYNIC_SINT_COUNT; i++) {
-        if (vp->queue[i].head && (uint8_t)atomic_load(&vp->sint[i]) == vector)
+    for (unsigned waiting = atomic_load(&vp->waiting); waiting; waiting &= waiting - 1) {
+        if ((uint8_t)atomic_load(&vp->sint[__builtin_ctz(waiting)]) == vector)
             return true;
     }
     return false;

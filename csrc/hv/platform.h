@@ -6,7 +6,8 @@
  *   - `context` is the pointer given to hv_create(). `vp` is a VP index of the machine's partition; "the calling VP"
  *     is the one whose thread entered the core.
  *   - Unless a comment says otherwise a function is called with no core lock held, so it may take the machine's own
- *     lock, and it must not call back into the core.
+ *     lock. It must not call back into the core, but for what a local APIC tells and asks (hv_interrupt_accepted(),
+ *     hv_apic_assist_collect(), hv_apic_assist_revoke(), hv_interrupt_ended()).
  *   - Guest memory functions never reach a device: an address that is not memory answers HV_GPA_UNMAPPED.
  */
 #ifndef HV_PLATFORM_H

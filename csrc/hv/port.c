@@ -114,7 +114,8 @@ static hv_status check_port(const struct hv *hv, const struct hv_port_info *info
         return HV_STATUS_INVALID_PARAMETER;
     if (info->sint < 1 || info->sint >= HV_SYNIC_SINT_COUNT)
         return HV_STATUS_INVALID_PARAMETER;
-    /* The table says "greater than or equal", which would forbid the last flag and the count of 2048 that the text allows. */
+    /* The table says "greater than or equal", which would forbid the last flag and the count of 2048 that the text
+     * allows. */
     if (info->type == HV_PORT_TYPE_EVENT &&
         (info->flag_count == 0 || info->base_flag + info->flag_count > HV_EVENT_FLAGS_COUNT))
         return HV_STATUS_INVALID_PARAMETER;

@@ -290,6 +290,7 @@ static void read_message(struct stream *s, struct hv_vp *vp, unsigned sint)
     buffer->next = NULL;
     *queue->tail = buffer;
     queue->tail = &buffer->next;
+    atomic_fetch_or(&vp->waiting, (uint16_t)(1u << sint));
 }
 
 static void queue(struct stream *s, struct hv_vp *vp, unsigned sint)

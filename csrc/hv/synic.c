@@ -34,19 +34,32 @@ static _Atomic uint8_t *slot_flags(struct hv_message *slot)
     return (_Atomic uint8_t *)(void *)&slot->header.message_flags;
 }
 
+/* Other threads ask without the lock whether messages wait. */
+static void note_waiting(struct hv_vp *vp, unsigned sint)
+{
+    uint16_t bit = (uint16_t)(1u << sint);
+
+    if (vp->queue[sint].head)
+        atomic_fetch_or(&vp->waiting, bit);
+    else
+        atomic_fetch_and(&vp->waiting, (uint16_t)~bit);
+}
+
 static void queue_init(struct hv_message_queue *queue)
 {
     queue->head = NULL;
     queue->tail = &queue->head;
 }
 
-static struct hv_message_buffer *queue_pop(struct hv_message_queue *queue)
+static struct hv_message_buffer *queue_pop(struct hv_vp *vp, unsigned sint)
 {
+    struct hv_message_queue *queue = &vp->queue[sint];
     struct hv_message_buffer *buffer = queue->head;
 
     queue->head = buffer->next;
     if (!queue->head)
         queue->tail = &queue->head;
+    note_waiting(vp, sint);
     return buffer;
 }
 
@@ -68,6 +81,7 @@ void hv_message_unlink(struct hv_message_buffer *buffer)
     *link = buffer->next;
     if (!*link)
         queue->tail = link;
+    note_waiting(buffer->vp, buffer->sint);
     free_buffer(buffer);
 }
 
@@ -82,7 +96,7 @@ void hv_synic_reset(struct hv_vp *vp)
         if (!vp->queue[i].tail)
             queue_init(&vp->queue[i]);
         while (vp->queue[i].head)
-            free_buffer(queue_pop(&vp->queue[i]));
+            free_buffer(queue_pop(vp, i));
     }
     memset(vp->sim_page, 0, sizeof(vp->sim_page));
     memset(vp->sief_page, 0, sizeof(vp->sief_page));
@@ -139,7 +153,7 @@ static bool deliver_head(struct hv_vp *vp, unsigned sint, struct hv_interrupts *
         if (atomic_load(slot_type(slot)) != HV_MESSAGE_TYPE_None)
             return false;
     }
-    queue_pop(&vp->queue[sint]);
+    queue_pop(vp, sint);
     fill_slot(vp, slot, buffer, vp->queue[sint].head != NULL);
     free_buffer(buffer);
     atomic_fetch_add_explicit(&vp->messages_delivered, 1, memory_order_relaxed);
@@ -163,7 +177,7 @@ static void set_retry(struct hv_vp *vp)
 
 static void deliver_queue(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
 {
-    if (!vp->queue[sint].head || !hv_synic_accepts_messages(vp))
+    if (!vp->queue[sint].head || !(atomic_load(&vp->simp) & HV_PAGE_MSR_ENABLE))
         return;
     while (vp->queue[sint].head) {
         if (!deliver_head(vp, sint, interrupts)) {
@@ -187,6 +201,7 @@ void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, stru
     buffer->next = NULL;
     *queue->tail = buffer;
     queue->tail = &buffer->next;
+    note_waiting(vp, buffer->sint);
     deliver_queue(vp, buffer->sint, interrupts);
 }
 
@@ -232,9 +247,15 @@ enum hv_exit hv_msr_read_scontrol(struct hv_vp *vp, uint32_t offset, uint64_t *v
 
 enum hv_exit hv_msr_write_scontrol(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
+    struct hv_interrupts interrupts = {{0}};
+
     (void)offset;
+    hv_vp_lock_take(&vp->lock);
     atomic_store(&vp->scontrol, value);
-    deliver_and_interrupt(vp);
+    if (hv_synic_is_enabled(vp))
+        hv_timer_signal_blocked(vp, &interrupts);
+    hv_vp_lock_drop(&vp->lock);
+    hv_interrupts_request(vp, &interrupts);
     return HV_EXIT_DONE;
 }
 

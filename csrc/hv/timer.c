@@ -141,14 +141,17 @@ static void post_expiration(struct hv_vp *vp, unsigned index, hv_nano100_time ti
     hv_message_enqueue(vp, buffer, interrupts);
 }
 
-/* Signal one expiration. Returns false when the timer's message buffer is still waiting for its slot. */
+/*
+ * Signal one expiration. Returns false when it has to wait: the timer's message buffer is still waiting for its slot,
+ * or the SynIC is disabled and takes no messages (TLFS 14.6.1).
+ */
 static bool signal_expiration(struct hv_vp *vp, unsigned index, hv_nano100_time time, struct hv_interrupts *interrupts)
 {
     struct hv_timer *timer = &vp->timer[index];
 
     if (timer->config & HV_STIMER_DIRECT)
         hv_interrupts_add(interrupts, STIMER_VECTOR(timer->config));
-    else if (atomic_load(&timer->buffer.in_use))
+    else if (atomic_load(&timer->buffer.in_use) || !hv_synic_is_enabled(vp))
         return false;
     else
         post_expiration(vp, index, time, interrupts);
@@ -192,7 +195,7 @@ static void fire(struct hv_vp *vp, unsigned index, struct hv_interrupts *interru
         timer->config &= ~HV_STIMER_ENABLE; /* TLFS 15.3.1: a one-shot timer that expired is disabled */
     timer->blocked = !signal_expiration(vp, index, due, interrupts);
     if (timer->blocked)
-        return; /* goes on when the message has been delivered */
+        return; /* goes on when the message has been delivered, or the SynIC is enabled */
     if (timer->config & HV_STIMER_PERIODIC)
         schedule_next_period(vp, index, now);
     else if (timer->due == due)
@@ -210,6 +213,14 @@ void hv_timer_message_delivered(struct hv_vp *vp, unsigned index, struct hv_inte
         schedule_next_period(vp, index, hv_time_now(vp)); /* the expiration that could not be signaled is skipped */
     else
         fire(vp, index, interrupts);
+}
+
+void hv_timer_signal_blocked(struct hv_vp *vp, struct hv_interrupts *interrupts)
+{
+    for (unsigned i = 0; i < HV_SYNTHETIC_TIMER_COUNT; i++) {
+        if (!atomic_load(&vp->timer[i].buffer.in_use))
+            hv_timer_message_delivered(vp, i, interrupts);
+    }
 }
 
 void hv_timer_expired(struct hv_vp *vp, unsigned index)
