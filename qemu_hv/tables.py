@@ -9,11 +9,13 @@ documentation) read them through this module.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, NamedTuple
 
 
-class Hypercall(NamedTuple):
+@dataclass(frozen=True)
+class Hypercall:
     """A row of ``hypercalls.def``; sizes in bytes."""
 
     code: int
@@ -38,7 +40,8 @@ class Hypercall(NamedTuple):
         return self.handler == "IMPLEMENTED"
 
 
-class Msr(NamedTuple):
+@dataclass(frozen=True)
+class Msr:
     """A row of ``msrs.def``: ``count`` consecutive registers."""
 
     index: int
@@ -58,7 +61,8 @@ class Msr(NamedTuple):
         return "MISSING" not in (self.read, self.write)
 
 
-class Bit(NamedTuple):
+@dataclass(frozen=True)
+class Bit:
     """A row of ``privileges.def``, ``features.def`` or ``recommendations.def``."""
 
     bit: int
@@ -68,7 +72,8 @@ class Bit(NamedTuple):
     guest_default: bool
 
 
-class Status(NamedTuple):
+@dataclass(frozen=True)
+class Status:
     """A row of ``status.def``."""
 
     value: int
@@ -88,14 +93,33 @@ def _rows(path: Path) -> Iterator[list[str]]:
 def hypercalls(tables: Path) -> list[Hypercall]:
     """Rows of ``hypercalls.def`` in the folder ``tables``."""
     return [
-        Hypercall(int(r[0], 16), *r[1:8], int(r[8]), int(r[9]), int(r[10]), int(r[11]), r[12] == "1", *r[13:])
-        for r in _rows(tables / "hypercalls.def")
+        Hypercall(
+            code=int(row[0], 16),
+            name=row[1],
+            snake=row[2],
+            kind=row[3],
+            fast=row[4],
+            generations=row[5],
+            gate=row[6],
+            relation=row[7],
+            input=int(row[8]),
+            input_element=int(row[9]),
+            output=int(row[10]),
+            output_element=int(row[11]),
+            variable=row[12] == "1",
+            handler=row[13],
+            section=row[14],
+        )
+        for row in _rows(tables / "hypercalls.def")
     ]
 
 
 def msrs(tables: Path) -> list[Msr]:
     """Rows of ``msrs.def`` in the folder ``tables``."""
-    return [Msr(int(r[0], 16), int(r[1]), *r[2:]) for r in _rows(tables / "msrs.def")]
+    return [
+        Msr(int(r[0], 16), int(r[1]), r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9])
+        for r in _rows(tables / "msrs.def")
+    ]
 
 
 def bits(tables: Path, table: str) -> list[Bit]:

@@ -117,12 +117,13 @@ install_environment() {
         touch "$VENV/ready"
     fi
 
-    # Python files are used in place; only a change of the extension's sources needs work.
+    # Python files are used in place; only the extension may have to be built: it lies in the
+    # checkout, where a cleaning may have taken it.
     local key
     key=$(extension_key)
     if [[ ! -e $VENV/extension ]]; then
         pip_install "fetching Python packages, building the extension" --no-build-isolation -e "$CHECKOUT[dev]"
-    elif [[ $(cat "$VENV/extension") != "$key" ]]; then
+    elif [[ $(cat "$VENV/extension") != "$key" ]] || ! "$VENV/bin/python" -c 'import qemu_hv._core' 2>/dev/null; then
         pip_install "building the Python extension" --no-deps --no-build-isolation -e "$CHECKOUT"
     fi
     printf '%s\n' "$key" >"$VENV/extension"

@@ -104,7 +104,7 @@ struct mshv_vp {
     MicrosoftHypervisor *machine;
     hv_vp_index index;
     struct hv_vp *core;
-    X86CPU *cpu; /* NULL until there is such a CPU */
+    X86CPU *cpu; /* NULL until there is such a CPU; may have been unplugged since, see mshv_cpu_is_there() */
 
     /* The rest but for timers and overlays belongs to the VP's thread. */
     bool leave; /* the instruction being executed has to leave the translated code */
@@ -175,6 +175,14 @@ struct MicrosoftHypervisor {
 static inline struct mshv_vp *mshv_vp_of(MicrosoftHypervisor *s, X86CPU *cpu)
 {
     return s->by_cpu[CPU(cpu)->cpu_index];
+}
+
+/* Keeps the CPU's memory, so that other threads may look at it after it was unplugged. */
+void mshv_bind_cpu(struct mshv_vp *vp, X86CPU *cpu);
+
+static inline bool mshv_cpu_is_there(const struct mshv_vp *vp)
+{
+    return vp->cpu && CPU(vp->cpu)->created;
 }
 
 /* The VP whose thread this is, or NULL. */

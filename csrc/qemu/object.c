@@ -21,6 +21,7 @@
 #include "system/tcg.h"
 
 #include "qmp.h"
+#include "trace.h"
 
 /* QEMU's local APIC counts nanoseconds of the virtual clock. */
 #define APIC_FREQUENCY UINT64_C(1000000000)
@@ -60,6 +61,16 @@ static bool count_vps(MicrosoftHypervisor *s, const CPUArchIdList *cpus, Error *
     return true;
 }
 
+void mshv_bind_cpu(struct mshv_vp *vp, X86CPU *cpu)
+{
+    X86CPU *old = vp->cpu;
+
+    object_ref(OBJECT(cpu));
+    qatomic_set(&vp->cpu, cpu);
+    if (old)
+        object_unref(OBJECT(old));
+}
+
 static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
 {
     const CPUArchIdList *cpus = MACHINE_GET_CLASS(current_machine)->possible_cpu_arch_ids(current_machine);
@@ -84,7 +95,7 @@ static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
 
         if (!check_cpu(cpu, errp))
             return false;
-        s->by_cpu[cs->cpu_index]->cpu = cpu;
+        mshv_bind_cpu(s->by_cpu[cs->cpu_index], cpu);
     }
     return true;
 }
@@ -144,6 +155,7 @@ static bool set_up(MicrosoftHypervisor *s, Error **errp)
     qemu_add_vm_change_state_handler(run_state_changed, s);
     qemu_register_reset(machine_reset, s);
     microsoft_hypervisor_qmp_register();
+    hv_set_trace(s->core, trace_event_get_state_backends(TRACE_HV_HYPERCALL));
     return true;
 }
 

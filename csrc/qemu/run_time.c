@@ -17,7 +17,8 @@ static void exec_enter(X86Hypervisor *hv, X86CPU *cpu)
 
     if (!vp)
         return;
-    vp->cpu = cpu; /* a CPU that was plugged in later */
+    if (unlikely(vp->cpu != cpu))
+        mshv_bind_cpu(vp, cpu); /* plugged in later */
     vp->running_since = mshv_clock_read(&vp->machine->clock);
     vp->running = true;
 }

@@ -67,10 +67,11 @@ static void flush(MicrosoftHypervisor *s, hv_vp_index caller, const struct hv_vp
 
     self->leave = true;
     for (hv_vp_index i = 0; next_vp(set, &i) && i < s->vp_count; i++) {
-        CPUState *cs = s->vps[i].cpu ? CPU(s->vps[i].cpu) : NULL;
+        CPUState *cs;
 
-        if (!cs)
+        if (!mshv_cpu_is_there(&s->vps[i]))
             continue;
+        cs = CPU(s->vps[i].cpu);
         if (i == caller || !own_threads) {
             if (list)
                 flush_page_list(cs, list);

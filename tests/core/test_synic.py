@@ -432,3 +432,13 @@ def test_reset(synic: Guest) -> None:
     assert synic.message(2).type == 0
     send(synic, b"new")
     assert synic.message(2).payload[:3] == b"new"
+
+
+def test_queued_messages_need_only_the_sim_page(synic: Guest) -> None:
+    """TLFS 14.6.1, 14.6.6: a disabled SynIC takes no new message; those queued are delivered."""
+    send(synic, b"1", b"2")
+    synic.machine.wrmsr(0, SCONTROL, 0)
+    assert synic.post(PORT, b"3") == Status.INVALID_SYNIC_STATE
+    assert received(synic) == b"1"
+    assert received(synic) == b"2"
+    assert synic.message(2).type == 0

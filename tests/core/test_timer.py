@@ -12,6 +12,7 @@ from simulated_guest import (
     ONES,
     PAGE,
     REFERENCE_TSC,
+    SCONTROL,
     STIMER0_CONFIG,
     STIMER0_COUNT,
     TIME_REF_COUNT,
@@ -571,3 +572,18 @@ def test_direct_mode_needs_its_feature() -> None:
     guest = Guest("current", features=with_it & ~(1 << 19))
     with pytest.raises(GeneralProtectionFault):
         guest.machine.wrmsr(0, STIMER0_CONFIG, 0x1ED8)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_expiration_waits_for_the_synic(timed: Guest, periodic: bool) -> None:
+    """TLFS 14.6.1: messages cannot be queued while SCONTROL is clear; they are once it is set."""
+    timed.machine.wrmsr(0, SCONTROL, 0)
+    due = timed.time() + 1000
+    timed.set_timer(0, timer_value(SINT, periodic=periodic), 1000 if periodic else due)
+    timed.machine.advance(1500)
+    assert timed.message(SINT).type == 0
+    assert timed.machine.vp_state(0)["queued"][SINT] == 0
+    enabled_at = timed.time()
+    timed.machine.wrmsr(0, SCONTROL, 1)
+    message = timed.timer_message(SINT)
+    assert (message.expiration, message.delivery) == (due, enabled_at)

@@ -14,6 +14,8 @@
 #define DEFAULT_SECONDS 10
 #define SAFE_VECTOR 0x20u /* below are exceptions, whose handlers expect another stack frame */
 #define FAULTS 32u
+#define CR4_MCE 0x40u
+#define MSR_MCG_STATUS 0x17A
 #define HYPERCALL_PAGE_LOCKED UINT64_C(2) /* nothing could move it after that */
 
 #define RANDOM_OF(random, array) ((array)[below((random), sizeof(array) / sizeof((array)[0]))])
@@ -146,8 +148,11 @@ static uint8_t random_vector(uint64_t *random)
 
 static void count_fault(struct villain *me, const struct fault *fault)
 {
-    if (fault->raised)
-        me->faults[fault->vector % FAULTS]++;
+    if (!fault->raised)
+        return;
+    me->faults[fault->vector % FAULTS]++;
+    if (fault->vector == VECTOR_MC)
+        wrmsr(MSR_MCG_STATUS, 0); /* another one before that resets the processor */
 }
 
 static void write_msr(struct villain *me, uint32_t index, uint64_t value)
@@ -560,10 +565,17 @@ static void misbehave(struct villain *me)
     me->interrupts_in_a_row = 0;
 }
 
+/* A processor without machine check exceptions is reset instead. */
+static void allow_machine_checks(void)
+{
+    write_cr4(read_cr4() | CR4_MCE);
+}
+
 static void run_villain(void *argument)
 {
     struct villain *me = argument;
 
+    allow_machine_checks();
     while (!over)
         misbehave(me);
     interrupts_off();
@@ -606,6 +618,7 @@ void guest_main(void)
         villains[cpu].random = (seed * GUEST_MAX_CPUS + cpu + 1) * UINT64_C(0x9E3779B97F4A7C15);
     for (unsigned cpu = 1; cpu < cpu_count(); cpu++)
         smp_start(cpu, run_villain, &villains[cpu]);
+    allow_machine_checks();
     while (rdtsc() < deadline) {
         misbehave(&villains[0]);
         if (rdtsc() - report >= frequency) {

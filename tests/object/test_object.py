@@ -150,9 +150,9 @@ def test_kvm_is_refused_in_one_line() -> None:
 def test_object_cannot_be_added_or_removed_later(hv_machine: HvMachineFactory) -> None:
     """The machine is a partition from its first instruction on."""
     machine = hv_machine(memory="64M")
-    with pytest.raises(Exception, match="already|running machine|use -object"):
+    with pytest.raises(Exception, match=r"already|running machine|use -object"):
         machine.execute("object-add", {"qom-type": "microsoft-hypervisor", "id": "hv1"})
-    with pytest.raises(Exception, match="in use|cannot be deleted"):
+    with pytest.raises(Exception, match=r"in use|cannot be deleted"):
         machine.execute("object-del", {"id": "hv0"})
     assert machine.execute("query-status")["status"] == "running"
 
