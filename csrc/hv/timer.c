@@ -49,11 +49,13 @@ void hv_publish_reference_tsc(struct hv *hv)
 
 uint64_t hv_tsc_at_time(const struct hv *hv, hv_nano100_time time)
 {
-    uint64_t ticks = time - (uint64_t)hv->tsc_offset;
+    __int128 ticks = (__int128)time - hv->tsc_offset; /* of 100 ns, since the TSC was 0 */
     unsigned __int128 tsc;
 
-    if (time == HV_NANO100_NEVER || (int64_t)(time - hv_time_from_tsc(hv, 0)) < 0)
-        return time == HV_NANO100_NEVER ? HV_NANO100_NEVER : 0;
+    if (time == HV_NANO100_NEVER || ticks > UINT64_MAX)
+        return HV_NANO100_NEVER;
+    if (ticks <= 0)
+        return 0;
     tsc = (((unsigned __int128)ticks << 64) + hv->tsc_scale - 1) / hv->tsc_scale;
     return tsc >= HV_NANO100_NEVER ? HV_NANO100_NEVER : (uint64_t)tsc;
 }

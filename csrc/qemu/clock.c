@@ -23,10 +23,11 @@
 #define FREQUENCY_UNIT 1000000 /* Hz: a told frequency is rounded to this */
 #define MAXIMUM_FREQUENCY UINT64_C(100000000000)
 
-/* A rate is corrected by at most 1/2048 to catch up, and clocks that differ by more than 1/512 are not believed. */
+/* A rate is corrected by at most 1/2048 to catch up; clocks that differ by more than 1/512 are not believed. */
 #define SLEW_LIMIT(rate) ((rate) >> 11)
 #define DRIFT_LIMIT(rate) ((rate) >> 9)
-/* Being further off than this, in ns, is no drift: the host was suspended or moved. The TSC goes on from where it is. */
+/* Being further off than this, in ns, is no drift: the host was suspended or moved. The TSC goes on from where it is.
+ */
 #define JUMP_LIMIT (10 * SECOND / 1000)
 
 static bool host_tsc_is_a_clock(void)
@@ -92,18 +93,49 @@ static uint64_t line_at(uint64_t anchor_host, uint64_t anchor_guest, uint64_t ra
     return anchor_guest + (uint64_t)(((unsigned __int128)(uint64_t)passed * rate) >> RATE_SHIFT);
 }
 
-static void set_line(struct mshv_clock *clock, uint64_t host, uint64_t guest, uint64_t rate, uint64_t valid_for)
+/* Not before all that came earlier in this thread is done. */
+static uint64_t host_ticks_in_order(void)
 {
-    unsigned sequence = clock->sequence;
+#ifdef __x86_64__
+    __builtin_ia32_lfence();
+#endif
+    return (uint64_t)cpu_get_host_ticks();
+}
 
-    qatomic_set(&clock->sequence, sequence + 1);
-    smp_wmb();
+static void begin_change(struct mshv_clock *clock)
+{
+    qatomic_set(&clock->sequence, clock->sequence + 1);
+    smp_mb();
+}
+
+static void end_change(struct mshv_clock *clock, uint64_t host, uint64_t guest, uint64_t rate, uint64_t valid_for)
+{
     qatomic_set(&clock->anchor_host, host);
     qatomic_set(&clock->anchor_guest, guest);
     qatomic_set(&clock->rate, rate);
     qatomic_set(&clock->valid_for, valid_for);
     smp_wmb();
-    qatomic_set(&clock->sequence, sequence + 2);
+    qatomic_set(&clock->sequence, clock->sequence + 1);
+}
+
+/* While no VP runs: stand at, or start from, a value. */
+static void set_line(struct mshv_clock *clock, uint64_t host, uint64_t guest, uint64_t rate, uint64_t valid_for)
+{
+    begin_change(clock);
+    end_change(clock, host, guest, rate, valid_for);
+}
+
+/*
+ * Go on from now with another rate. The line is bent while readers are kept out, so that none has read, on the old
+ * line, a value from beyond the bend.
+ */
+static void bend_line(struct mshv_clock *clock, uint64_t rate, uint64_t valid_for)
+{
+    uint64_t host;
+
+    begin_change(clock);
+    host = host_ticks_in_order();
+    end_change(clock, host, line_at(clock->anchor_host, clock->anchor_guest, clock->rate, host), rate, valid_for);
 }
 
 static uint64_t clamp_difference(uint64_t value, uint64_t around, uint64_t limit)
@@ -121,8 +153,8 @@ static void measure_rate(struct mshv_clock *clock, uint64_t host, int64_t ns)
         unsigned __int128 rate = ((unsigned __int128)guest_passed << RATE_SHIFT) / host_passed;
 
         if (rate < UINT64_MAX)
-            clock->measured_rate = clamp_difference((uint64_t)rate, clock->measured_rate,
-                                                    DRIFT_LIMIT(clock->nominal_rate));
+            clock->measured_rate =
+                clamp_difference((uint64_t)rate, clock->measured_rate, DRIFT_LIMIT(clock->nominal_rate));
     }
     clock->sample_host = host;
     clock->sample_virtual = ns;
@@ -156,7 +188,7 @@ static void look_at_virtual_clock(struct mshv_clock *clock)
     }
     measure_rate(clock, host, ns);
     clock->interval = MIN(clock->interval * 2, last_interval);
-    set_line(clock, host, guest, corrected_rate(clock, behind), clock->interval);
+    bend_line(clock, corrected_rate(clock, behind), clock->interval);
 }
 
 static uint64_t read_exactly(const struct mshv_clock *clock)
@@ -225,8 +257,10 @@ bool mshv_clock_set(struct mshv_clock *clock, uint64_t frequency, uint64_t tsc, 
     unsigned __int128 rate = ((unsigned __int128)frequency << RATE_SHIFT) / clock->host_frequency;
 
     if (frequency <= 10000000 || frequency > MAXIMUM_FREQUENCY || rate >= UINT64_MAX) {
-        error_setg(errp, "a TSC frequency of %" PRIu64 " Hz is not supported; it must be above 10 MHz and at most "
-                   "100 GHz", frequency);
+        error_setg(errp,
+                   "a TSC frequency of %" PRIu64 " Hz is not supported; it must be above 10 MHz and at most "
+                   "100 GHz",
+                   frequency);
         return false;
     }
     qemu_mutex_lock(&clock->lock);
@@ -275,7 +309,11 @@ bool mshv_clock_init(struct mshv_clock *clock, uint64_t frequency, Error **errp)
     return mshv_clock_set(clock, frequency, 0, errp);
 }
 
+/* For registers: reading one is not done ahead of time, as RDTSC may be. */
 uint64_t mshv_read_tsc(void *context, hv_vp_index vp)
 {
+#ifdef __x86_64__
+    __builtin_ia32_lfence();
+#endif
     return mshv_clock_read(&((MicrosoftHypervisor *)context)->clock);
 }

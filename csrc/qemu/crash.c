@@ -31,7 +31,8 @@ void mshv_crash(void *context, hv_vp_index vp, const uint64_t parameters[5], con
     MicrosoftHypervisor *s = context;
 
     warn_report("the guest reported a crash on VP %u: 0x%" PRIx64 " 0x%" PRIx64 " 0x%" PRIx64 " 0x%" PRIx64
-                " 0x%" PRIx64, vp, parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]);
+                " 0x%" PRIx64,
+                vp, parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]);
     BQL_LOCK_GUARD();
     microsoft_hypervisor_qmp_crash(vp, parameters, message, size);
     if (s->crash == MICROSOFT_HYPERVISOR_CRASH_PANIC)

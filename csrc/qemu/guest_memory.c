@@ -54,8 +54,7 @@ static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_inde
 
     if (mshv_current_vp(s) == vp) {
         entry = &vp->pages[(gpa >> HV_PAGE_SHIFT) % MSHV_PAGE_CACHE_SIZE];
-        if (entry->valid && entry->page == page &&
-            entry->generation == qatomic_load_acquire(&s->memory_generation))
+        if (entry->valid && entry->page == page && entry->generation == qatomic_load_acquire(&s->memory_generation))
             return entry;
     }
     find_page(s, page, entry);

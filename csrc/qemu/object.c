@@ -39,7 +39,7 @@ static bool check_cpu(X86CPU *cpu, Error **errp)
         cpu->hyperv_spinlock_attempts == HYPERV_SPINLOCK_NEVER_NOTIFY)
         return true;
     error_setg(errp, "hv-* flags of -cpu belong to KVM's own emulation; remove them and use the properties of "
-               "-object " TYPE_MICROSOFT_HYPERVISOR);
+                     "-object " TYPE_MICROSOFT_HYPERVISOR);
     return false;
 }
 
@@ -53,8 +53,10 @@ static bool count_vps(MicrosoftHypervisor *s, const CPUArchIdList *cpus, Error *
             count = MAX(count, cpus->cpus[i].arch_id + 1);
     }
     if (count > HV_MAX_VPS) {
-        error_setg(errp, "this machine needs %" PRIu64 " virtual processors, at most %u are supported; use a smaller "
-                   "-smp", count, HV_MAX_VPS);
+        error_setg(errp,
+                   "this machine needs %" PRIu64 " virtual processors, at most %u are supported; use a smaller "
+                   "-smp",
+                   count, HV_MAX_VPS);
         return false;
     }
     s->vp_count = (uint32_t)count;
@@ -90,7 +92,8 @@ static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
 
         s->by_cpu[i] = &s->vps[index];
     }
-    CPU_FOREACH (cs) {
+    CPU_FOREACH(cs)
+    {
         X86CPU *cpu = X86_CPU(cs);
 
         if (!check_cpu(cpu, errp))

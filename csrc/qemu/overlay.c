@@ -41,8 +41,10 @@ static const MemoryRegionOps hypercall_page_ops = {
 };
 
 static const char *const overlay_names[HV_OVERLAY_KINDS] = {
-    [HV_OVERLAY_HYPERCALL] = "hypercall-page",     [HV_OVERLAY_REFERENCE_TSC] = "reference-tsc-page",
-    [HV_OVERLAY_APIC_ASSIST] = "apic-assist-page", [HV_OVERLAY_SIEF] = "sief-page",
+    [HV_OVERLAY_HYPERCALL] = "hypercall-page",
+    [HV_OVERLAY_REFERENCE_TSC] = "reference-tsc-page",
+    [HV_OVERLAY_APIC_ASSIST] = "apic-assist-page",
+    [HV_OVERLAY_SIEF] = "sief-page",
     [HV_OVERLAY_SIM] = "sim-page",
 };
 
@@ -85,8 +87,8 @@ static void show_work(CPUState *cs, run_on_cpu_data data)
     BQL_LOCK_GUARD();
     show(data.host_ptr);
     /* The commit has given this to all CPUs as work, but the others may accept an interrupt before they do it. */
-    CPU_FOREACH (other)
-        tlb_flush(other);
+    CPU_FOREACH(other)
+    tlb_flush(other);
 }
 
 /*

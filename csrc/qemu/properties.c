@@ -192,22 +192,26 @@ static void add_choices(ObjectClass *oc)
 {
     object_class_property_add_enum(oc, "role", "MicrosoftHypervisorRole", &MicrosoftHypervisorRole_lookup, get_role,
                                    set_role);
-    object_class_property_set_description(oc, "role", "what the machine is: guest, one enlightened partition "
+    object_class_property_set_description(oc, "role",
+                                          "what the machine is: guest, one enlightened partition "
                                           "(default), or root (not supported yet)");
     object_class_property_add_enum(oc, "interface", "MicrosoftHypervisorInterface",
                                    &MicrosoftHypervisorInterface_lookup, get_interface, set_interface);
-    object_class_property_set_description(oc, "interface", "generation of the interface: current (default) or 2008r2, "
+    object_class_property_set_description(oc, "interface",
+                                          "generation of the interface: current (default) or 2008r2, "
                                           "which hides all that came later than TLFS 2.0a");
     object_class_property_add_enum(oc, "vp-index", "MicrosoftHypervisorVpIndex", &MicrosoftHypervisorVpIndex_lookup,
                                    get_vp_index, set_vp_index);
     object_class_property_set_description(oc, "vp-index", "what VPs are numbered by: cpu-index (default) or apic-id");
-    object_class_property_add_enum(oc, "crash", "MicrosoftHypervisorCrash", &MicrosoftHypervisorCrash_lookup,
-                                   get_crash, set_crash);
-    object_class_property_set_description(oc, "crash", "when the guest reports a crash: report it (default), or also "
+    object_class_property_add_enum(oc, "crash", "MicrosoftHypervisorCrash", &MicrosoftHypervisorCrash_lookup, get_crash,
+                                   set_crash);
+    object_class_property_set_description(oc, "crash",
+                                          "when the guest reports a crash: report it (default), or also "
                                           "treat it as a guest panic (see -action panic=)");
     object_class_property_add_enum(oc, "policy", "MicrosoftHypervisorPolicy", &MicrosoftHypervisorPolicy_lookup,
                                    get_policy, set_policy);
-    object_class_property_set_description(oc, "policy", "who takes decisions the guest cannot see: none, built-in "
+    object_class_property_set_description(oc, "policy",
+                                          "who takes decisions the guest cannot see: none, built-in "
                                           "defaults (default)");
 }
 

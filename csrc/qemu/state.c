@@ -66,11 +66,12 @@ static const VMStateDescription vmstate_vp = {
     .name = TYPE_MICROSOFT_HYPERVISOR "/vp",
     .version_id = 1,
     .minimum_version_id = 1,
-    .fields = (const VMStateField[]){
-        VMSTATE_UINT64(run_ticks, struct mshv_vp),
-        VMSTATE_BOOL(saved_idle, struct mshv_vp),
-        VMSTATE_END_OF_LIST(),
-    },
+    .fields =
+        (const VMStateField[]){
+            VMSTATE_UINT64(run_ticks, struct mshv_vp),
+            VMSTATE_BOOL(saved_idle, struct mshv_vp),
+            VMSTATE_END_OF_LIST(),
+        },
 };
 
 static const VMStateDescription vmstate_hypervisor = {
@@ -80,16 +81,17 @@ static const VMStateDescription vmstate_hypervisor = {
     .pre_save = pre_save,
     .post_save = post_save,
     .post_load = post_load,
-    .fields = (const VMStateField[]){
-        VMSTATE_UINT64(saved_frequency, MicrosoftHypervisor),
-        VMSTATE_UINT64(saved_tsc, MicrosoftHypervisor),
-        VMSTATE_UINT32_EQUAL(vp_count, MicrosoftHypervisor,
-                             "the saved machine has another number of virtual processors; use its -smp"),
-        VMSTATE_STRUCT_VARRAY_POINTER_UINT32(vps, MicrosoftHypervisor, vp_count, vmstate_vp, struct mshv_vp),
-        VMSTATE_UINT32(saved_size, MicrosoftHypervisor),
-        VMSTATE_VBUFFER_ALLOC_UINT32(saved_core, MicrosoftHypervisor, 0, NULL, saved_size),
-        VMSTATE_END_OF_LIST(),
-    },
+    .fields =
+        (const VMStateField[]){
+            VMSTATE_UINT64(saved_frequency, MicrosoftHypervisor),
+            VMSTATE_UINT64(saved_tsc, MicrosoftHypervisor),
+            VMSTATE_UINT32_EQUAL(vp_count, MicrosoftHypervisor,
+                                 "the saved machine has another number of virtual processors; use its -smp"),
+            VMSTATE_STRUCT_VARRAY_POINTER_UINT32(vps, MicrosoftHypervisor, vp_count, vmstate_vp, struct mshv_vp),
+            VMSTATE_UINT32(saved_size, MicrosoftHypervisor),
+            VMSTATE_VBUFFER_ALLOC_UINT32(saved_core, MicrosoftHypervisor, 0, NULL, saved_size),
+            VMSTATE_END_OF_LIST(),
+        },
 };
 
 void mshv_state_register(MicrosoftHypervisor *s)

@@ -58,8 +58,7 @@ static bool next_vp(const struct hv_vp_set *set, hv_vp_index *vp)
 }
 
 /* Flush `list` of the VPs in `set`, or everything when it is NULL. */
-static void flush(MicrosoftHypervisor *s, hv_vp_index caller, const struct hv_vp_set *set,
-                  const struct page_list *list)
+static void flush(MicrosoftHypervisor *s, hv_vp_index caller, const struct hv_vp_set *set, const struct page_list *list)
 {
     bool own_threads = qemu_tcg_mttcg_enabled();
     struct page_list *shared = NULL;

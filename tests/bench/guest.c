@@ -15,9 +15,9 @@
 
 #define TURNS 50000u /* of an instruction loop: about half a millisecond */
 #define WARM_UP_TURNS 1000u
-#define ROUND_TRIPS 20u
-/* Where the two CPUs have to share one of the host's, a round trip takes milliseconds. */
-#define IPI_TIME_LIMIT_NS 500000000u
+#define ROUND_TRIPS 10u
+/* While the two CPUs have to share one of the host's, a round trip takes milliseconds: there are fewer, then. */
+#define IPI_TIME_LIMIT_NS 2000000000u
 #define IPI_REPETITIONS 4u /* for each of other figures */
 #define TIMER_SHOTS 8u /* per repetition */
 #define PATIENCE_US 2000000u

@@ -29,7 +29,7 @@ class GuestError(Exception):
     """A command failed in the guest."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def worker() -> Path:
     """Return the program of worker.c, compiled for the guest.
 
@@ -53,13 +53,13 @@ def worker() -> Path:
     return program
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def plain_initramfs() -> Path:
     """Return an initramfs with busybox, the worker and our /init."""
     return initramfs.build((_HERE / "init.sh").read_text(encoding="utf-8"), {"bin/worker": worker()})
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def kexec_initramfs(kernel: str) -> Path:
     """Return an initramfs that also holds a kernel (/boot/vmlinuz) and the plain initramfs (/boot/initrd)."""
     files = {

@@ -238,6 +238,17 @@ def test_auto_enable_needs_a_source(timed: Guest) -> None:
     assert timed.timer_config(0) & 1 == 0
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("count", [(1 << 63) - 1, 1 << 63, ONES - 1])
+def test_a_time_far_in_the_future_is_not_in_the_past(timed: Guest, count: int, periodic: bool) -> None:
+    """TLFS 15.1.3: the platform is not asked to look at a timer, again and again, that is due in 29,000 years."""
+    timed.set_timer(0, timer_value(SINT, periodic=periodic), count)
+    assert (timed.machine.timer_tsc(0, 0) or ONES) > 1 << 63
+    timed.machine.timer_expired(0, 0)
+    assert (timed.machine.timer_tsc(0, 0) or ONES) > 1 << 63
+    assert timed.message(SINT).type == 0
+
+
 # -- 15.3.1 One-shot timers --
 
 

@@ -33,7 +33,7 @@ CHECK(eoi_register, "13.2.3.1: ends the interrupt; write-only")
     for (unsigned i = 1; i <= 10; i++) {
         apic_send_ipi(0, LOW);
         interrupts_on();
-        EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == i, 1000000));
+        EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == i, SOON));
         interrupts_off();
         EXPECT(in_service_at_entry);
         EXPECT(!in_service_after_eoi);
@@ -66,7 +66,7 @@ CHECK(tpr_register_holds_interrupts_back, "13.2.3.3")
     clock_delay(200);
     EXPECT_EQ(interrupt_count(0, LOW), 0);
     wrmsr(HV_MSR_TPR, 0);
-    EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == 1, 1000000));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == 1, SOON));
     interrupts_off();
 }
 
@@ -88,9 +88,9 @@ CHECK(icr_register_to_self, "13.2.3.2: low half in 31:0, destination in 63:32")
     interrupt_set_handler(LOW, interrupt_handle_eoi);
     wrmsr(HV_MSR_ICR, LOW);
     interrupts_on();
-    EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == 1, 1000000));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == 1, SOON));
     wrmsr(HV_MSR_ICR, APIC_ICR_SELF | LOW);
-    EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == 2, 1000000));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, LOW) == 2, SOON));
     interrupts_off();
     EXPECT_EQ((uint32_t)rdmsr(HV_MSR_ICR), APIC_ICR_SELF | LOW);
     EXPECT_EQ(apic_read(APIC_ICR_LOW), APIC_ICR_SELF | LOW);
@@ -120,13 +120,13 @@ CHECK(icr_register_to_others, "13.2.3.2", .min_vps = 2)
     for (unsigned i = 1; i < cpu_count(); i++) {
         smp_start(i, listen, NULL);
         wrmsr(HV_MSR_ICR, (uint64_t)i << 56 | LOW);
-        EXPECT(WAIT_UNTIL(interrupt_count(i, LOW) == 1, 2000000));
+        EXPECT(WAIT_UNTIL(interrupt_count(i, LOW) == 1, SOON));
         EXPECT_EQ(rdmsr(HV_MSR_ICR), (uint64_t)i << 56 | LOW);
         EXPECT_EQ(apic_read(APIC_ICR_HIGH), i << 24);
     }
     wrmsr(HV_MSR_ICR, APIC_ICR_OTHERS | LOW);
     for (unsigned i = 1; i < cpu_count(); i++) {
-        EXPECT(WAIT_UNTIL(interrupt_count(i, LOW) == 2, 2000000));
+        EXPECT(WAIT_UNTIL(interrupt_count(i, LOW) == 2, SOON));
     }
     EXPECT_EQ(interrupt_count(0, LOW), 0);
     listener_stop = true;
@@ -221,7 +221,7 @@ CHECK(no_eoi_required, "13.3.4.1: edge-triggered, and none of lower priority pen
     interrupts_on();
     for (unsigned i = 1; i <= 200; i++) {
         apic_send_ipi(0, HIGH);
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, SOON));
     }
     interrupts_off();
     EXPECT_EQ(assisted[0], 200);
@@ -238,9 +238,9 @@ CHECK(no_eoi_required_then_lower, "13.3.4.1: the next interrupt may be of lower 
     interrupts_on();
     for (unsigned i = 1; i <= 100; i++) {
         apic_send_ipi(0, HIGH);
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, SOON));
         apic_send_ipi(0, LOW);
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, SOON));
     }
     interrupts_off();
     EXPECT_EQ(assisted[0], 200);
@@ -253,7 +253,7 @@ CHECK(no_eoi_required_seen_by_tpr, "13.3.4.1: the APIC's priority is right after
     interrupt_set_handler(HIGH, assist_handler);
     interrupts_on();
     apic_send_ipi(0, HIGH);
-    REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == 1, 1000000));
+    REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == 1, SOON));
     interrupts_off();
     EXPECT_EQ(assisted[0], 1);
     EXPECT_EQ(apic_read(APIC_PPR) & 0xF0, 0);
@@ -279,7 +279,7 @@ CHECK(eoi_required_when_lower_is_pending, "13.3.4.1: a lower interrupt waits")
         apic_send_ipi(0, LOW);
         apic_send_ipi(0, HIGH);
         interrupts_on();
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, SOON));
         interrupts_off();
         EXPECT_EQ(interrupt_count(0, HIGH), i);
         EXPECT_EQ(assist_field & NO_EOI_REQUIRED, 0);
@@ -304,7 +304,7 @@ CHECK(eoi_required_after_all, "13.3.4.1: a lower interrupt is requested later: t
     for (unsigned i = 1; i <= 50; i++) {
         apic_send_ipi(0, HIGH);
         interrupts_on();
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, SOON));
         interrupts_off();
         EXPECT_EQ(assist_field & NO_EOI_REQUIRED, 0);
     }
@@ -325,9 +325,9 @@ CHECK(conventional_eoi_still_works, "13.3.4.1: irrespective of the bit's value")
         interrupt_set_handler(HIGH, i % 2 ? end_by_mmio_always : end_by_msr);
         interrupt_set_handler(LOW, end_by_mmio_always);
         apic_send_ipi(0, HIGH);
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, SOON));
         apic_send_ipi(0, LOW);
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i, SOON));
     }
     interrupts_off();
     EXPECT(!apic_vector_set(APIC_ISR, HIGH));
@@ -354,7 +354,7 @@ CHECK(nested_interrupts, "13.3.4.1: only the first EOI can be avoided")
     for (unsigned i = 1; i <= 50; i++) {
         apic_send_ipi(0, LOW);
         interrupts_on();
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i && assisted[0] + explicit_ends[0] == 2 * i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, LOW) == i && assisted[0] + explicit_ends[0] == 2 * i, SOON));
         interrupts_off();
     }
     EXPECT(!apic_vector_set(APIC_ISR, HIGH));
@@ -375,7 +375,7 @@ CHECK(assist_switched_off_in_an_interrupt, "13.3.4.1: enabling and disabling at 
         assist_everywhere();
         apic_send_ipi(0, HIGH);
         interrupts_on();
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, 1000000));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, HIGH) == i, SOON));
         interrupts_off();
         EXPECT(!apic_vector_set(APIC_ISR, HIGH));
     }
@@ -400,17 +400,21 @@ static void check_none_lost(bool exchange)
     interrupt_set_handler(LOW, count_and_end);
     interrupt_set_handler(HIGH, count_and_end);
     smp_start(1, listen, NULL);
-    for (uint32_t i = 1; i <= 1500; i++) {
+    uint32_t rounds = 0;
+    /* On a busy host a round can take long: then fewer must do. */
+    uint64_t end = clock_microseconds() + 2000000;
+    for (uint32_t i = 1; i <= 1500 && (i <= 20 || clock_microseconds() < end); i++) {
+        rounds = i;
         apic_send_ipi(1, HIGH);
         apic_send_ipi(1, LOW);
-        if (!WAIT_UNTIL(received[0] == i && received[1] == i, 3000000)) {
-            check_fail(__FILE__, __LINE__, "round %u: received %u low, %u high; %u EOIs avoided, %u not", i, received[0],
-                       received[1], assisted[1], explicit_ends[1]);
+        if (!WAIT_UNTIL(received[0] == i && received[1] == i, SOON)) {
+            check_fail(__FILE__, __LINE__, "round %u: received %u low, %u high; %u EOIs avoided, %u not", i,
+                       received[0], received[1], assisted[1], explicit_ends[1]);
             check_abort();
         }
     }
     listener_stop = true;
-    EXPECT_EQ(assisted[1] + explicit_ends[1], 3000);
+    EXPECT_EQ(assisted[1] + explicit_ends[1], 2 * rounds);
 }
 
 CHECK(no_interrupt_is_lost_with_xchg, "13.3.4.1: a lower interrupt from another VP while an EOI is avoided",

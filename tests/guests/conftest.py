@@ -12,11 +12,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from guest_catalog import plan_for  # noqa: E402
-from guest_image import Check, Image, build_image  # noqa: E402
-from guest_runner import CheckResult, Mode, run_guest  # noqa: E402
+from guest_catalog import plan_for
+from guest_image import Check, Image, build_image
+from guest_runner import CheckResult, Mode, run_guest
 
-from qemu_hv.qemu_binary import QemuBinary, find_qemu  # noqa: E402
+from qemu_hv.qemu_binary import QemuBinary, find_qemu
 
 _RUNS: dict[tuple[Path, int, str], dict[str, CheckResult]] = {}
 _QEMU: list[QemuBinary] = []
@@ -25,7 +25,7 @@ _QEMU: list[QemuBinary] = []
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Optional[pytest.Collector]:
     """Take C files in this folder as test guests."""
     if file_path.suffix == ".c" and file_path.parent == Path(__file__).resolve().parent:
-        return GuestFile.from_parent(parent, path=file_path)  # type: ignore[no-any-return]
+        return GuestFile.from_parent(parent, path=file_path)
     return None
 
 
@@ -75,9 +75,7 @@ class CheckItem(pytest.Item):
         if not result.passed:
             raise CheckFailure(result.message)
 
-    def repr_failure(
-        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
-    ) -> Union[str, Any]:
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Union[str, Any]:
         """Show the guest's own words."""
         if isinstance(excinfo.value, CheckFailure):
             return f"{self._check.name} ({self._check.section})\n{excinfo.value}"

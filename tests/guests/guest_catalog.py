@@ -44,9 +44,63 @@ def _runtime() -> list[tuple[int, Mode]]:
     return _runs(64, without) + _runs(32, without) + _runs(32, legacy) + _runs(64, make_modes(FOUR_VPS))
 
 
+def _hypercall() -> list[tuple[int, Mode]]:
+    # A call with output needs a privilege that guests do not have by default.
+    properties = (("access-partition-id", "on"),)
+    modes = make_modes(ALL_WAYS, properties)
+    older = make_modes(FOUR_VPS, properties, GENERATION_2008R2, "-2008r2")
+    narrow = make_modes({"mttcg": (4,), "icount": (1,)}, properties)
+    legacy = make_modes(ONE_VP, properties, suffix="-legacy", append="paging=legacy")
+    return _runs(64, modes + older) + _runs(32, narrow + legacy)
+
+
+def _access() -> list[tuple[int, Mode]]:
+    lacking = {
+        "no-hypercall": ["access-hypercall-msrs", "access-vp-index"],
+        "no-synic": ["access-synic-msrs", "access-synthetic-timer-msrs", "access-apic-msrs"],
+        "no-time": [
+            "access-vp-run-time-msr",
+            "access-partition-reference-counter",
+            "access-partition-reference-tsc",
+            "access-frequency-msrs",
+            "access-guest-idle-msr",
+        ],
+        "no-features": ["crash-msrs", "direct-synthetic-timers", "hypercall-xmm-input", "access-reset-msr"],
+        "no-calls": ["post-messages", "signal-events"],
+    }
+    modes = make_modes(FOUR_VPS) + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2")
+    for suffix, names in lacking.items():
+        properties = tuple((name, "off") for name in names)
+        modes += make_modes(ONE_VP, properties, suffix=f"-{suffix}", append=f"off={','.join(names)}")
+    return _runs(64, modes)
+
+
+def _ports() -> list[tuple[int, Mode]]:
+    """Return modes with the ports that ports.c lists."""
+    commands: tuple[tuple[str, dict[str, object]], ...] = (
+        ("hv-create-port", {"port-id": 1, "type": "message", "sint": 5, "vp": 0}),
+        ("hv-create-port", {"port-id": 2, "type": "message", "sint": 6}),
+        ("hv-create-port", {"port-id": 3, "type": "event", "sint": 7, "vp": 0, "base-flag": 8, "flag-count": 16}),
+        ("hv-create-port", {"port-id": 4, "type": "event", "sint": 8}),
+        ("hv-create-port", {"port-id": 5, "type": "message", "sint": 5}),
+        ("hv-create-port", {"port-id": 6, "type": "message", "sint": 9, "vp": -1}),
+        ("hv-connect-port", {"connection-id": 1, "port-id": 1}),
+        ("hv-connect-port", {"connection-id": 2, "port-id": 2}),
+        ("hv-connect-port", {"connection-id": 3, "port-id": 3}),
+        ("hv-connect-port", {"connection-id": 4, "port-id": 4}),
+        ("hv-connect-port", {"connection-id": 5, "port-id": 5}),
+        ("hv-connect-port", {"connection-id": 6, "port-id": 6}),
+        ("hv-delete-port", {"port-id": 5}),
+    )
+    modes = make_modes(ALL_WAYS, commands=commands)
+    return _runs(64, modes + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2", commands=commands))
+
+
 _PLANS = {
+    "access": _access,
+    "hypercall": _hypercall,
+    "ports": _ports,
     "runtime": _runtime,
-    "hypercall": _with_32_bit,
     "vmmu": _with_32_bit,
 }
 

@@ -95,7 +95,7 @@ class Image:
     checks: tuple[Check, ...]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def build_image(source: Path, bits: int, extra_flags: tuple[str, ...] = ()) -> Image:
     """Compile one C file with the runtime, or take the result from the cache.
 

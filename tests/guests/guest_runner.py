@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import queue
+import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Optional, Union
@@ -19,7 +22,7 @@ from qemu_hv.qemu_binary import QemuBinary
 __all__ = ["CheckResult", "GuestRun", "Mode", "run_guest"]
 
 # Seconds without a line from the guest after which it counts as hung.
-SILENCE_TIMEOUT = 40.0
+SILENCE_TIMEOUT = 60.0
 # A guest that hangs this often is not started again: its remaining checks fail with that reason.
 MAX_HANGS = 3
 TAIL_LINES = 25
@@ -39,6 +42,7 @@ class Mode:
         properties: of the microsoft-hypervisor object; None: a machine without it.
         parallel: whether VPs run on threads of their own.
         append: more words for the guest's command line.
+        commands: QMP commands, as (name, arguments), executed before the guest's first instruction.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Mode:
     properties: Optional[tuple[tuple[str, str], ...]] = ()
     parallel: bool = True
     append: str = ""
+    commands: tuple[tuple[str, dict[str, object]], ...] = ()
 
     def object_arguments(self) -> list[str]:
         """Return the -object option, if the machine has a hypervisor."""
@@ -86,9 +91,26 @@ class CheckResult:
 
 
 class GuestRun:
-    """All checks of one guest in one mode: started again after each one that ends or hangs the machine."""
+    """All checks of one guest in one mode: started again after each one that ends or hangs the machine.
 
-    def __init__(self, qemu: QemuBinary, image: Image, mode: Mode) -> None:
+    Args:
+        qemu: which QEMU.
+        image: the guest.
+        mode: how its machine is made.
+        silence: seconds without a line after which the guest counts as hung.
+        arguments: more for QEMU's command line.
+    """
+
+    def __init__(
+        self,
+        qemu: QemuBinary,
+        image: Image,
+        mode: Mode,
+        silence: float = SILENCE_TIMEOUT,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self._silence = silence
+        self._arguments = tuple(arguments)
         self.results: dict[str, CheckResult] = {}
         self._qemu = qemu
         self._image = image
@@ -97,8 +119,13 @@ class GuestRun:
         self._running: Optional[str] = None
         self._ended = False
 
-    def command(self, begin: Optional[Check]) -> list[str]:
-        """Return QEMU's command line for a run that starts with a check (None: the first)."""
+    def command(self, begin: Optional[Check], control: Optional[int] = None) -> list[str]:
+        """Return QEMU's command line.
+
+        Args:
+            begin: the check that the run starts with; None: the first.
+            control: file descriptor for QMP; the guest then waits for "cont".
+        """
         append = self._mode.command_line() + (f" from={begin.name}" if begin else "")
         firmware = [word for folder in self._qemu.firmware_dirs for word in ("-L", str(folder))]
         return [
@@ -111,6 +138,8 @@ class GuestRun:
             *"-chardev stdio,id=debug,signal=off -device isa-debugcon,iobase=0xe9,chardev=debug".split(),
             *"-device isa-debug-exit,iobase=0xf4,iosize=1".split(),
             *("-kernel", str(self._image.path), "-append", append),
+            *_control_arguments(control),
+            *self._arguments,
         ]
 
     def run(self) -> dict[str, CheckResult]:
@@ -159,16 +188,32 @@ class GuestRun:
         """Run QEMU once. Returns why it ended and whether it had to be killed for silence."""
         self._running = None
         self._console = []
-        command = self.command(begin)
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="latin-1",
-            env={**os.environ, **self._qemu.environment},
-        ) as process:
+        ours, theirs = socket.socketpair() if self._mode.commands else (None, None)
+        command = self.command(begin, theirs.fileno() if theirs else None)
+        with contextlib.ExitStack() as stack:
+            if ours and theirs:
+                stack.enter_context(ours)
+                stack.enter_context(theirs)
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    encoding="latin-1",
+                    pass_fds=(theirs.fileno(),) if theirs else (),
+                    env={**os.environ, **self._qemu.environment},
+                )
+            )
+            refused = ""
+            if ours and theirs:
+                theirs.close()
+                try:
+                    _execute(ours, self._mode.commands)
+                except (OSError, RuntimeError) as error:
+                    refused = f"{error}\n"
+                    process.kill()
             lines: queue.Queue[Optional[str]] = queue.Queue()
             errors: list[str] = []
             threads = [
@@ -179,12 +224,13 @@ class GuestRun:
                 thread.start()
             hung = False
             try:
-                while (line := lines.get(timeout=SILENCE_TIMEOUT)) is not None:
+                while (line := lines.get(timeout=self._silence)) is not None:
                     self._take(line.rstrip("\n"))
             except queue.Empty:
                 hung = True
             finally:
-                process.kill() if hung else None
+                if hung:
+                    process.kill()
                 try:
                     code = process.wait(timeout=30)
                 except subprocess.TimeoutExpired:
@@ -192,7 +238,7 @@ class GuestRun:
                     code = process.wait()
             for thread in threads:
                 thread.join()
-        return self._describe_end(command, hung, code, "".join(errors)), hung
+        return refused + self._describe_end(command, hung, code, "".join(errors)), hung
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -212,7 +258,7 @@ class GuestRun:
 
     def _describe_end(self, command: list[str], hung: bool, code: int, errors: str) -> str:
         if hung:
-            what = f"the guest was silent for {SILENCE_TIMEOUT:.0f} s"
+            what = f"the guest was silent for {self._silence:.0f} s"
         elif code < 0:
             what = f"QEMU was ended by signal {-code}"
         else:
@@ -221,13 +267,35 @@ class GuestRun:
         return f"{what}\nconsole:\n{tail}\nstandard error:\n{errors.strip()}\ncommand: {_quote(command)}"
 
 
+def _control_arguments(descriptor: Optional[int]) -> list[str]:
+    if descriptor is None:
+        return []
+    return ["-chardev", f"socket,id=control,fd={descriptor}", "-mon", "chardev=control,mode=control", "-S"]
+
+
+def _execute(connection: socket.socket, commands: Sequence[tuple[str, dict[str, object]]]) -> None:
+    """Execute QMP commands and let the guest begin.
+
+    Raises:
+        RuntimeError: QEMU rejects one, or is gone.
+    """
+    connection.settimeout(SILENCE_TIMEOUT)
+    stream = connection.makefile("rw", encoding="utf-8")
+    stream.readline()  # the greeting
+    for name, arguments in (("qmp_capabilities", {}), *commands, ("cont", {})):
+        stream.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        stream.flush()
+        while "return" not in (answer := json.loads(stream.readline() or '{"error": "no answer"}')):
+            if "error" in answer:
+                raise RuntimeError(f"QMP command {name} {arguments}: {answer['error']}")
+
+
 def run_guest(qemu: QemuBinary, image: Image, mode: Mode) -> dict[str, CheckResult]:
     """Run a guest in a mode and return the result of every check that applies, by name."""
     return GuestRun(qemu, image, mode).run()
 
 
-def _pump(stream: IO[str], put: object) -> None:
-    assert callable(put)
+def _pump(stream: IO[str], put: Callable[[Optional[str]], None]) -> None:
     for line in stream:
         put(line)
     put(None)
@@ -241,12 +309,17 @@ def _quote(command: list[str]) -> str:
     return subprocess.list2cmdline(command)
 
 
+def _with_last_vp(arguments: dict[str, object], vps: int) -> dict[str, object]:
+    return {name: vps - 1 if name == "vp" and value == -1 else value for name, value in arguments.items()}
+
+
 def make_modes(
     smp: Mapping[str, tuple[int, ...]],
     properties: Optional[tuple[tuple[str, str], ...]] = (),
     generation: int = GENERATION_CURRENT,
     suffix: str = "",
     append: str = "",
+    commands: tuple[tuple[str, dict[str, object]], ...] = (),
 ) -> list[Mode]:
     """Return modes for the ways TCG runs VPs.
 
@@ -256,6 +329,7 @@ def make_modes(
         generation: GENERATION_*.
         suffix: put after the modes' names.
         append: words for the guest's command line.
+        commands: QMP commands to execute before the guest begins; "vp": -1 in one stands for the last VP.
     """
     accelerators: dict[str, tuple[Union[str, Path], ...]] = {
         "mttcg": ("-accel", "tcg,thread=multi"),
@@ -271,6 +345,7 @@ def make_modes(
             properties=properties,
             parallel=way == "mttcg",
             append=append,
+            commands=tuple((name, _with_last_vp(arguments, vps)) for name, arguments in commands),
         )
         for way, numbers in smp.items()
         for vps in numbers

@@ -141,10 +141,10 @@ CHECK(self_ipi, "interrupts are counted and ended")
 {
     interrupt_set_handler(0x40, interrupt_handle_eoi);
     apic_send_ipi(apic_id(), 0x40);
-    EXPECT(WAIT_UNTIL(apic_vector_set(APIC_IRR, 0x40), 1000000));
+    EXPECT(WAIT_UNTIL(apic_vector_set(APIC_IRR, 0x40), SOON));
     EXPECT_EQ(interrupt_count(0, 0x40), 0);
     interrupts_on();
-    EXPECT(WAIT_UNTIL(interrupt_count(0, 0x40) == 1, 1000000));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, 0x40) == 1, SOON));
     interrupts_off();
     EXPECT(!apic_vector_set(APIC_ISR, 0x40));
 }
@@ -173,7 +173,7 @@ CHECK(x2apic_mode, "to x2APIC mode and back")
     interrupt_set_handler(0x42, interrupt_handle_eoi);
     apic_send_ipi(0, 0x42);
     interrupts_on();
-    EXPECT(WAIT_UNTIL(interrupt_count(0, 0x42) == 1, 1000000));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, 0x42) == 1, SOON));
     interrupts_off();
     apic_reset_mode();
     EXPECT_EQ(apic_id(), 0);

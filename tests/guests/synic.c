@@ -4,7 +4,6 @@
 
 #define VECTOR 0x70
 #define OTHER_VECTOR 0x71
-#define SECOND 1000000
 
 static struct hv_message *messages;
 
@@ -34,7 +33,7 @@ static void send_message(unsigned timer, unsigned sint)
 
 static bool message_arrives(unsigned sint)
 {
-    return WAIT_UNTIL(slot(sint)->type != 0, SECOND);
+    return WAIT_UNTIL(slot(sint)->type != 0, SOON);
 }
 
 static void end_message(unsigned sint)
@@ -186,7 +185,7 @@ CHECK(message_interrupts, "14.2.4: an edge-triggered interrupt on the SINT's vec
     for (unsigned i = 1; i <= 20; i++) {
         send_message(0, 2);
         interrupts_on();
-        EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, SECOND));
+        EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, SOON));
         interrupts_off();
         EXPECT_EQ(slot(2)->type, HV_MESSAGE_TIMER_EXPIRED);
         EXPECT(!apic_vector_set(APIC_TMR, VECTOR));
@@ -224,7 +223,7 @@ CHECK(busy_slot_keeps_the_message, "14.2.4, 14.8.3: queued, and the pending flag
     REQUIRE(message_arrives(2));
     EXPECT_EQ(slot(2)->flags & HV_MESSAGE_PENDING, 0);
     send_message(1, 2);
-    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SECOND));
+    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SOON));
     EXPECT_EQ(((const struct hv_timer_payload *)slot(2)->payload)->timer, 0);
     slot(2)->type = 0;
     wrmsr(HV_MSR_EOM, 0);
@@ -256,12 +255,12 @@ CHECK(eom_interrupts_again, "14.2.4, 14.6.6: each delivered message has its inte
     wrmsr(HV_MSR_SINT0 + 2, VECTOR);
     interrupts_on();
     send_message(0, 2);
-    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 1, SECOND));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 1, SOON));
     send_message(1, 2);
-    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SECOND));
+    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SOON));
     EXPECT_EQ(interrupt_count(0, VECTOR), 1);
     end_message(2);
-    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 2, SECOND));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 2, SOON));
     interrupts_off();
 }
 
@@ -279,12 +278,12 @@ CHECK(eoi_delivers_the_next, "14.2.4: writing the APIC's EOI register scans the 
     REQUIRE(message_arrives(2));
     send_message(1, 2);
     send_message(2, 2);
-    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SECOND));
+    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SOON));
     interrupt_set_handler(VECTOR, empty_then_eoi);
     wrmsr(HV_MSR_SINT0 + 2, VECTOR);
     apic_send_ipi(0, VECTOR); /* stands for the first message's interrupt, which was masked */
     interrupts_on();
-    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 3, SECOND));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 3, SOON));
     interrupts_off();
 }
 
@@ -294,7 +293,7 @@ CHECK(forgotten_message_is_tried_again, "14.2.4: after a time on the order of mi
     send_message(0, 2);
     REQUIRE(message_arrives(2));
     send_message(1, 2);
-    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SECOND));
+    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SOON));
     clock_delay(20000);
     slot(2)->type = 0;
     EXPECT(message_arrives(2));
@@ -319,7 +318,7 @@ CHECK(page_switched_off_holds_messages, "14.2.3, 14.2.4: delivered once the SIM 
     send_message(0, 2);
     REQUIRE(message_arrives(2));
     send_message(1, 2);
-    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SECOND));
+    EXPECT(WAIT_UNTIL(slot(2)->flags & HV_MESSAGE_PENDING, SOON));
     slot(2)->type = 0;
     wrmsr(HV_MSR_SIMP, (uintptr_t)messages);
     clock_delay(5000);
@@ -369,7 +368,7 @@ CHECK(auto_eoi, "14.6.5: the in-service bit is cleared on delivery; the handler 
     for (unsigned i = 1; i <= 50; i++) {
         in_service = true;
         send_message(0, 2);
-        REQUIRE(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, SECOND));
+        REQUIRE(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, SOON));
         EXPECT(!in_service);
         end_message(2);
     }
@@ -384,10 +383,10 @@ CHECK(auto_eoi_is_the_sints, "14.6.5: other vectors still need their EOI")
     wrmsr(HV_MSR_SINT0 + 2, VECTOR | HV_SINT_AUTO_EOI);
     interrupts_on();
     apic_send_ipi(0, OTHER_VECTOR);
-    EXPECT(WAIT_UNTIL(interrupt_count(0, OTHER_VECTOR) == 1, SECOND));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, OTHER_VECTOR) == 1, SOON));
     interrupt_set_handler(OTHER_VECTOR, note_in_service);
     apic_send_ipi(0, OTHER_VECTOR);
-    EXPECT(WAIT_UNTIL(interrupt_count(0, OTHER_VECTOR) == 2, SECOND));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, OTHER_VECTOR) == 2, SOON));
     EXPECT(in_service);
     apic_eoi();
     interrupts_off();
@@ -402,7 +401,7 @@ CHECK(auto_eoi_switched_off, "14.6.5: the flag can be turned off at any time")
     wrmsr(HV_MSR_SINT0 + 2, VECTOR);
     send_message(0, 2);
     interrupts_on();
-    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 1, SECOND));
+    EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == 1, SOON));
     interrupts_off();
     EXPECT(in_service);
     apic_eoi();
@@ -420,7 +419,7 @@ static void exchange_messages(void *argument)
     wrmsr(HV_MSR_SCONTROL, 1);
     for (unsigned i = 0; i < 100; i++) {
         send_message(i % 4, 1 + i % 15);
-        REQUIRE(WAIT_UNTIL(own[1 + i % 15].type == HV_MESSAGE_TIMER_EXPIRED, SECOND));
+        REQUIRE(WAIT_UNTIL(own[1 + i % 15].type == HV_MESSAGE_TIMER_EXPIRED, SOON));
         EXPECT_EQ(((const struct hv_timer_payload *)own[1 + i % 15].payload)->timer, i % 4);
         own[1 + i % 15].type = 0;
         wrmsr(HV_MSR_EOM, 0);

@@ -192,14 +192,14 @@ static void check_remote_flush(flush_form *flush)
     flush();
 }
 
-#define FLUSH_CHECKS(form, tlfs, ...)                             \
-    CHECK(local_flush_##form, tlfs, __VA_ARGS__)                  \
-    {                                                             \
-        check_local_flush(form_##form);                           \
-    }                                                             \
-    CHECK(remote_flush_##form, tlfs, .min_vps = 2, ##__VA_ARGS__) \
-    {                                                             \
-        check_remote_flush(form_##form);                          \
+#define FLUSH_CHECKS(form, tlfs, ...)                                                                                  \
+    CHECK(local_flush_##form, tlfs, __VA_ARGS__)                                                                       \
+    {                                                                                                                  \
+        check_local_flush(form_##form);                                                                                \
+    }                                                                                                                  \
+    CHECK(remote_flush_##form, tlfs, .min_vps = 2, ##__VA_ARGS__)                                                      \
+    {                                                                                                                  \
+        check_remote_flush(form_##form);                                                                               \
     }
 
 FLUSH_CHECKS(space_mask, "12.4.2: a processor mask", .flags = 0)
@@ -256,7 +256,7 @@ CHECK(no_stale_translation_after_a_flush, "12.4.3: effects have occurred when co
     }
     readers_stop = true;
     for (unsigned i = 1; i < cpu_count(); i++) {
-        EXPECT(smp_wait(i, 5000000));
+        EXPECT(smp_wait(i, SOON));
     }
     vm_unmap(vm_root(), WINDOW);
     form_space_all_spaces();
@@ -425,8 +425,7 @@ CHECK(flush_rejects_a_bad_space, "12.4.2: not a valid CR3 value, unless all spac
     EXPECT_EQ(flush_space(bad, ALL, 0), HV_SUCCESS);
 }
 
-CHECK(ex_forms_check_the_set, "later: the banks given must be the banks in the mask",
-      .generations = GENERATION_CURRENT)
+CHECK(ex_forms_check_the_set, "later: the banks given must be the banks in the mask", .generations = GENERATION_CURRENT)
 {
     uint64_t *input = page_alloc(1);
     hv_enable();

@@ -40,8 +40,8 @@ static void read_run_time_often(void *argument)
     uint64_t elapsed = (clock_nanoseconds() - clock_begin) / 100;
     EXPECT(end > begin);
     /* A VP cannot run longer than there was time: the reads lie within the two looks at the clock. */
-    EXPECT_THAT(end - begin <= elapsed + 1, "ran for %llu in a time of %llu (100 ns)", (unsigned long long)(end - begin),
-                (unsigned long long)elapsed);
+    EXPECT_THAT(end - begin <= elapsed + 1, "ran for %llu in a time of %llu (100 ns)",
+                (unsigned long long)(end - begin), (unsigned long long)elapsed);
 }
 
 CHECK(run_time_grows, "10.3.2: time spent running, in 100 ns")
@@ -86,7 +86,7 @@ CHECK(idle_is_read_only, "10.1.4: entered by a read")
 CHECK(idle_returns_when_one_is_pending, "10.1.4: an interrupt that waits already")
 {
     apic_send_ipi(0, VECTOR);
-    EXPECT(WAIT_UNTIL(apic_vector_set(APIC_IRR, VECTOR), 1000000));
+    EXPECT(WAIT_UNTIL(apic_vector_set(APIC_IRR, VECTOR), SOON));
     rdmsr(HV_MSR_GUEST_IDLE);
     EXPECT(apic_vector_set(APIC_IRR, VECTOR));
     EXPECT_EQ(interrupt_count(0, VECTOR), 0);
@@ -104,7 +104,7 @@ CHECK(idle_wakes_with_interrupts_off, "10.1.4: woken when an interrupt arrives, 
         EXPECT(apic_vector_set(APIC_IRR, VECTOR));
         interrupt_set_handler(VECTOR, interrupt_handle_eoi);
         interrupts_on();
-        EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, 1000000));
+        EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, SOON));
         interrupts_off();
     }
 }
@@ -116,7 +116,7 @@ CHECK(idle_takes_interrupts_that_are_on, "10.1.4: like HLT with interrupts enabl
         arm_apic_timer(2000);
         interrupts_on();
         rdmsr(HV_MSR_GUEST_IDLE);
-        EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, 1000000));
+        EXPECT(WAIT_UNTIL(interrupt_count(0, VECTOR) == i, SOON));
         interrupts_off();
     }
 }
@@ -146,13 +146,13 @@ CHECK(idle_wakes_by_another_vp, "10.1.4: no wake-up is lost", .min_vps = 2)
     interrupt_set_handler(VECTOR, interrupt_handle_eoi);
     idle_begun = false;
     smp_start(1, idle_often, &rounds);
-    REQUIRE(WAIT_UNTIL(idle_begun, 2000000)); /* before that the runtime's own HLT would take the interrupt */
+    REQUIRE(WAIT_UNTIL(idle_begun, SOON)); /* before that the runtime's own HLT would take the interrupt */
     for (uint32_t i = 0; i < rounds; i++) {
         apic_send_ipi(1, VECTOR);
-        if (!WAIT_UNTIL(idle_rounds == i + 1, 2000000)) {
+        if (!WAIT_UNTIL(idle_rounds == i + 1, SOON)) {
             check_fail(__FILE__, __LINE__, "VP 1 sleeps on, after %u of %u wake-ups", idle_rounds, rounds);
             check_abort();
         }
     }
-    EXPECT(smp_wait(1, 1000000));
+    EXPECT(smp_wait(1, SOON));
 }

@@ -25,7 +25,7 @@ from qemu_hv.qemu_binary import QemuBinary
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "guests"))
 
-from guest_image import build_image  # noqa: E402
+from guest_image import build_image
 
 HERE = Path(__file__).resolve().parent
 

@@ -86,9 +86,9 @@ bool check_equal(const char *file, int line, const char *expression, uint64_t go
 
 static const char *vector_name(int vector)
 {
-    static const char *const names[] = {[VECTOR_DE] = "#DE", [VECTOR_DB] = "#DB", [VECTOR_NMI] = "NMI", [VECTOR_BP] = "#BP",
-                                        [VECTOR_UD] = "#UD", [VECTOR_DF] = "#DF", [VECTOR_GP] = "#GP", [VECTOR_PF] = "#PF",
-                                        [VECTOR_MC] = "#MC"};
+    static const char *const names[] = {
+        [VECTOR_DE] = "#DE", [VECTOR_DB] = "#DB", [VECTOR_NMI] = "NMI", [VECTOR_BP] = "#BP", [VECTOR_UD] = "#UD",
+        [VECTOR_DF] = "#DF", [VECTOR_GP] = "#GP", [VECTOR_PF] = "#PF",  [VECTOR_MC] = "#MC"};
     if (vector == NO_FAULT) {
         return "no exception";
     }
@@ -101,7 +101,8 @@ static const char *vector_name(int vector)
 void check_vector(const char *file, int line, const char *text, int vector, int expected)
 {
     if (vector != expected) {
-        check_fail(file, line, "%s, got %s (%d), expected %s", text, vector_name(vector), vector, vector_name(expected));
+        check_fail(file, line, "%s, got %s (%d), expected %s", text, vector_name(vector), vector,
+                   vector_name(expected));
     }
 }
 
@@ -122,7 +123,8 @@ __attribute__((weak)) void guest_cleanup(void)
 static bool applies(const struct guest_check *check, uint32_t generation, bool parallel)
 {
     return check->min_vps <= cpu_count() && (check->max_vps == 0 || cpu_count() <= check->max_vps) &&
-           (check->generations == 0 || check->generations & generation) && (parallel || !(check->flags & CHECK_PARALLEL));
+           (check->generations == 0 || check->generations & generation) &&
+           (parallel || !(check->flags & CHECK_PARALLEL));
 }
 
 /* Also called for the clean-up function, whose failure is the check's. */
@@ -147,11 +149,25 @@ static void report(const struct guest_check *check)
     }
 }
 
+/* How long to wait for CPUs at the end of a check, in microseconds: patience=n on the command line. */
+static uint64_t patience(void)
+{
+    char text[20];
+    uint64_t value = 0;
+    if (!guest_option("patience", text, sizeof(text))) {
+        return SOON;
+    }
+    for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++) {
+        value = value * 10 + (uint64_t)(*digit - '0');
+    }
+    return value;
+}
+
 /* A CPU that does not come back is lost to the checks that follow: the host starts the guest again for them. */
 static void wait_for_others(const struct guest_check *check)
 {
     for (unsigned i = 1; i < cpu_count(); i++) {
-        if (!smp_wait(i, 10000000)) {
+        if (!smp_wait(i, patience())) {
             check_fail("smp", 0, "CPU %u does not come to an end", i);
             report(check);
             guest_panic("CPU %u is lost", i);

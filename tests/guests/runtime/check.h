@@ -38,10 +38,10 @@ _Static_assert(sizeof(struct guest_check) == 224, "tests/guests/image.py reads t
  * CHECK(name, "TLFS section", .min_vps = 2) { statements }
  * The trailing arguments set fields of struct guest_check.
  */
-#define CHECK(id, tlfs_section, ...)                                                                              \
-    static void guest_check_##id(void);                                                                                 \
-    __attribute__((section("guest_checks"), used, aligned(8))) static const struct guest_check guest_entry_##id = { \
-        .name = #id, .section = tlfs_section, .function = guest_check_##id, __VA_ARGS__};                                \
+#define CHECK(id, tlfs_section, ...)                                                                                   \
+    static void guest_check_##id(void);                                                                                \
+    __attribute__((section("guest_checks"), used, aligned(8))) static const struct guest_check guest_entry_##id = {    \
+        .name = #id, .section = tlfs_section, .function = guest_check_##id, __VA_ARGS__};                              \
     static void guest_check_##id(void)
 
 /* Record a failure of the running check; the first is the one that is told. Any CPU. */
@@ -52,42 +52,41 @@ _Noreturn void check_abort(void);
 bool check_failed(void);
 
 /* The check goes on after a false EXPECT and ends at a false REQUIRE. */
-#define EXPECT(condition) \
+#define EXPECT(condition)                                                                                              \
     ((void)((condition) ? 0 : (check_fail(__FILE__, __LINE__, "%s, got false, expected true", #condition), 0)))
-#define REQUIRE(condition)           \
-    do {                             \
-        if (!(condition)) {          \
-            check_fail(__FILE__, __LINE__, "%s, got false, expected true", #condition); \
-            check_abort();           \
-        }                            \
+#define REQUIRE(condition)                                                                                             \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            check_fail(__FILE__, __LINE__, "%s, got false, expected true", #condition);                                \
+            check_abort();                                                                                             \
+        }                                                                                                              \
     } while (0)
 
 #define EXPECT_EQ(got, expected) ((void)check_equal(__FILE__, __LINE__, #got, (uint64_t)(got), (uint64_t)(expected)))
-#define REQUIRE_EQ(got, expected)                                                                     \
-    do {                                                                                              \
-        if (!check_equal(__FILE__, __LINE__, #got, (uint64_t)(got), (uint64_t)(expected))) {          \
-            check_abort();                                                                            \
-        }                                                                                             \
+#define REQUIRE_EQ(got, expected)                                                                                      \
+    do {                                                                                                               \
+        if (!check_equal(__FILE__, __LINE__, #got, (uint64_t)(got), (uint64_t)(expected))) {                           \
+            check_abort();                                                                                             \
+        }                                                                                                              \
     } while (0)
 bool check_equal(const char *file, int line, const char *expression, uint64_t got, uint64_t expected);
 
 /* With a text of the check's own, for loops where the expression alone does not say which round it was. */
-#define EXPECT_THAT(condition, ...) \
-    ((void)((condition) ? 0 : (check_fail(__FILE__, __LINE__, __VA_ARGS__), 0)))
+#define EXPECT_THAT(condition, ...) ((void)((condition) ? 0 : (check_fail(__FILE__, __LINE__, __VA_ARGS__), 0)))
 
 /* The statements must raise this exception, or none. */
-#define EXPECT_FAULT(expected_vector, ...)                                                 \
-    do {                                                                                   \
-        struct fault fault_;                                                               \
-        CATCH(fault_, __VA_ARGS__);                                                        \
-        check_fault(__FILE__, __LINE__, #__VA_ARGS__, &fault_, (expected_vector));         \
+#define EXPECT_FAULT(expected_vector, ...)                                                                             \
+    do {                                                                                                               \
+        struct fault fault_;                                                                                           \
+        CATCH(fault_, __VA_ARGS__);                                                                                    \
+        check_fault(__FILE__, __LINE__, #__VA_ARGS__, &fault_, (expected_vector));                                     \
     } while (0)
 #define NO_FAULT (-1)
 void check_fault(const char *file, int line, const char *text, const struct fault *fault, int expected);
 
-#define EXPECT_RDMSR_FAULT(index, expected_vector) \
+#define EXPECT_RDMSR_FAULT(index, expected_vector)                                                                     \
     check_vector(__FILE__, __LINE__, "rdmsr " #index, rdmsr_fault((index), NULL), (expected_vector))
-#define EXPECT_WRMSR_FAULT(index, value, expected_vector) \
+#define EXPECT_WRMSR_FAULT(index, value, expected_vector)                                                              \
     check_vector(__FILE__, __LINE__, "wrmsr " #index ", " #value, wrmsr_fault((index), (value)), (expected_vector))
 void check_vector(const char *file, int line, const char *text, int vector, int expected);
 
@@ -102,8 +101,8 @@ void guest_cleanup(void);
 /* The interface generation the machine has: GENERATION_2008R2 or GENERATION_CURRENT. */
 uint32_t guest_generation(void);
 /*
- * The default runs all checks. Defining it makes another kind of program of the image (a benchmark, say); returning from
- * it ends QEMU with exit code 0.
+ * The default runs all checks. Defining it makes another kind of program of the image (a benchmark, say); returning
+ * from it ends QEMU with exit code 0.
  */
 void guest_main(void);
 

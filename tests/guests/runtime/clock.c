@@ -30,7 +30,8 @@ void clock_init(void)
 {
     uint32_t period = *hpet(HPET_CAPABILITIES + 4);
     if (period == 0 || period == 0xFFFFFFFF || period % FEMTOSECONDS_PER_NANOSECOND != 0) {
-        guest_panic("no usable HPET (period %u fs): the runtime needs a machine of type q35 or pc with hpet=on", period);
+        guest_panic("no usable HPET (period %u fs): the runtime needs a machine of type q35 or pc with hpet=on",
+                    period);
     }
     period_ns = period / FEMTOSECONDS_PER_NANOSECOND;
     *hpet(HPET_CONFIG) = *hpet(HPET_CONFIG) | 1;

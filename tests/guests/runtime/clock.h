@@ -17,15 +17,18 @@ void clock_delay(uint64_t microseconds);
 uint64_t clock_measure_tsc(void);
 void clock_init(void);
 
+/* Time within which anything happens that happens at all, however busy the host is; for WAIT_UNTIL. */
+#define SOON 15000000
+
 /* Spin until the condition holds; false when it does not within the time. */
-#define WAIT_UNTIL(condition, microseconds)                              \
-    ({                                                                   \
-        uint64_t wait_end_ = clock_microseconds() + (microseconds);      \
-        bool wait_result_;                                               \
-        while (!(wait_result_ = !!(condition)) && clock_microseconds() < wait_end_) { \
-            cpu_pause();                                                 \
-        }                                                                \
-        wait_result_ || (condition);                                     \
+#define WAIT_UNTIL(condition, microseconds)                                                                            \
+    ({                                                                                                                 \
+        uint64_t wait_end_ = clock_microseconds() + (microseconds);                                                    \
+        bool wait_result_;                                                                                             \
+        while (!(wait_result_ = !!(condition)) && clock_microseconds() < wait_end_) {                                  \
+            cpu_pause();                                                                                               \
+        }                                                                                                              \
+        wait_result_ || (condition);                                                                                   \
     })
 
 #endif

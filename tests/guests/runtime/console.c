@@ -74,16 +74,14 @@ static void put_number(struct text *text, const struct field *field, uint64_t va
 /* `longs` 0: int; 1: long and size_t; 2: long long */
 static uint64_t take_unsigned(va_list *arguments, unsigned longs)
 {
-    return longs == 0 ? va_arg(*arguments, unsigned) :
-           longs == 1 ? va_arg(*arguments, unsigned long) :
-                        va_arg(*arguments, unsigned long long);
+    return longs == 0   ? va_arg(*arguments, unsigned)
+           : longs == 1 ? va_arg(*arguments, unsigned long)
+                        : va_arg(*arguments, unsigned long long);
 }
 
 static int64_t take_signed(va_list *arguments, unsigned longs)
 {
-    return longs == 0 ? va_arg(*arguments, int) :
-           longs == 1 ? va_arg(*arguments, long) :
-                        va_arg(*arguments, long long);
+    return longs == 0 ? va_arg(*arguments, int) : longs == 1 ? va_arg(*arguments, long) : va_arg(*arguments, long long);
 }
 
 size_t format_text_va(char *buffer, size_t size, const char *format, va_list list)
@@ -213,7 +211,8 @@ bool guest_option(const char *name, char *buffer, size_t size)
 {
     size_t name_length = strlen(name);
     for (const char *at = boot_command_line; *at; at++) {
-        if ((at != boot_command_line && at[-1] != ' ') || memcmp(at, name, name_length) != 0 || at[name_length] != '=') {
+        if ((at != boot_command_line && at[-1] != ' ') || memcmp(at, name, name_length) != 0 ||
+            at[name_length] != '=') {
             continue;
         }
         size_t length = 0;

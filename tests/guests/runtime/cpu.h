@@ -76,16 +76,16 @@ static inline void outl(uint16_t port, uint32_t value)
     __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
-#define GUEST_CONTROL_REGISTER(n)                                       \
-    static inline uintptr_t read_cr##n(void)                            \
-    {                                                                   \
-        uintptr_t value;                                                \
-        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(value) : : "memory"); \
-        return value;                                                   \
-    }                                                                   \
-    static inline void write_cr##n(uintptr_t value)                     \
-    {                                                                   \
-        __asm__ volatile("mov %0, %%cr" #n : : "r"(value) : "memory");  \
+#define GUEST_CONTROL_REGISTER(n)                                                                                      \
+    static inline uintptr_t read_cr##n(void)                                                                           \
+    {                                                                                                                  \
+        uintptr_t value;                                                                                               \
+        __asm__ volatile("mov %%cr" #n ", %0" : "=r"(value) : : "memory");                                             \
+        return value;                                                                                                  \
+    }                                                                                                                  \
+    static inline void write_cr##n(uintptr_t value)                                                                    \
+    {                                                                                                                  \
+        __asm__ volatile("mov %0, %%cr" #n : : "r"(value) : "memory");                                                 \
     }
 GUEST_CONTROL_REGISTER(0)
 GUEST_CONTROL_REGISTER(2)

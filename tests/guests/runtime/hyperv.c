@@ -118,8 +118,13 @@ bool hv_tsc_page_time(const struct hv_reference_tsc *page, uint64_t *time)
 uint64_t hv_call_at(uintptr_t page, uint64_t input_value, uint64_t input, uint64_t output)
 {
     /* Every register but the stack pointer and EBP carries a parameter, so the page's address goes on the stack. */
-    uint32_t block[7] = {(uint32_t)input_value,  (uint32_t)(input_value >> 32), (uint32_t)(input >> 32), (uint32_t)input,
-                         (uint32_t)(output >> 32), (uint32_t)output,            page};
+    uint32_t block[7] = {(uint32_t)input_value,
+                         (uint32_t)(input_value >> 32),
+                         (uint32_t)(input >> 32),
+                         (uint32_t)input,
+                         (uint32_t)(output >> 32),
+                         (uint32_t)output,
+                         page};
     uint32_t *at = block;
     __asm__ volatile("push %%ebp\n\t"
                      "push %%eax\n\t"

@@ -107,7 +107,7 @@
 #define HV_CALL_VARIABLE(qwords) ((uint64_t)(qwords) << 17)
 #define HV_CALL_REPS(count) ((uint64_t)(count) << 32)
 #define HV_CALL_START(index) ((uint64_t)(index) << 48)
-#define HV_RESULT_STATUS(result) ((unsigned)((result) & 0xFFFF))
+#define HV_RESULT_STATUS(result) ((unsigned)((result)&0xFFFF))
 #define HV_RESULT_REPS(result) ((unsigned)((result) >> 32 & 0xFFF))
 
 /* Status codes (TLFS appendix C) */

@@ -126,7 +126,8 @@ void fault_disarm(struct fault *fault)
 int rdmsr_fault(uint32_t index, uint64_t *value)
 {
     struct fault fault;
-    CATCH(fault, uint64_t got = rdmsr(index); if (value) { *value = got; });
+    CATCH(
+        fault, uint64_t got = rdmsr(index); if (value) { *value = got; });
     return fault.raised ? fault.vector : NO_FAULT;
 }
 

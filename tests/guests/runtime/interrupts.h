@@ -72,12 +72,12 @@ void fault_disarm(struct fault *fault);
  * Run the statements; an exception in them ends them and is told in `fault` (a struct fault variable). Local variables
  * that the statements change and later code reads must be volatile, as with setjmp.
  */
-#define CATCH(fault, ...)                        \
-    do {                                         \
-        if (!context_save(fault_arm(&(fault)))) { \
-            __VA_ARGS__;                         \
-        }                                        \
-        fault_disarm(&(fault));                  \
+#define CATCH(fault, ...)                                                                                              \
+    do {                                                                                                               \
+        if (!context_save(fault_arm(&(fault)))) {                                                                      \
+            __VA_ARGS__;                                                                                               \
+        }                                                                                                              \
+        fault_disarm(&(fault));                                                                                        \
     } while (0)
 
 /* Access an MSR and tell the exception it raised, or -1 for none. */

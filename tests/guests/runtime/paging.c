@@ -21,7 +21,6 @@ void *page_alloc(unsigned count)
     return memset((void *)at, 0, (size_t)count * PAGE_SIZE);
 }
 
-
 uintptr_t vm_root(void)
 {
     return (uintptr_t)guest_page_tables;

@@ -11,8 +11,8 @@
 #define FW_CFG_SELECTOR 0x510
 #define FW_CFG_DATA 0x511
 #define FW_CFG_NB_CPUS 5
-#define START_TIMEOUT_US 5000000
-#define RUN_TIMEOUT_US 10000000
+#define START_TIMEOUT_US SOON
+#define RUN_TIMEOUT_US (2 * SOON)
 
 struct __attribute__((packed)) trampoline_parameters {
     uint16_t gdt_limit;
@@ -246,8 +246,9 @@ void spinlock_unlock(struct spinlock *lock)
 static size_t emit_store_result(uint8_t *to, uint16_t result)
 {
     /* cs movw $result, REAL_MODE_RESULT; cli; hlt; jmp back to the hlt */
-    const uint8_t code[] = {0x2E, 0xC7, 0x06, REAL_MODE_RESULT & 0xFF, REAL_MODE_RESULT >> 8, (uint8_t)result,
-                            (uint8_t)(result >> 8), 0xFA, 0xF4, 0xEB, 0xFD};
+    const uint8_t code[] = {
+        0x2E, 0xC7, 0x06, REAL_MODE_RESULT & 0xFF, REAL_MODE_RESULT >> 8, (uint8_t)result, (uint8_t)(result >> 8), 0xFA,
+        0xF4, 0xEB, 0xFD};
     memcpy(to, code, sizeof(code));
     return sizeof(code);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * CPUs. All are started before the first check; CPU i has local APIC ID i and is VP i. CPU 0 runs the checks, the others
- * sleep until they are given a function.
+ * CPUs. All are started before the first check; CPU i has local APIC ID i and is VP i. CPU 0 runs the checks, the
+ * others sleep until they are given a function.
  */
 #ifndef GUEST_SMP_H
 #define GUEST_SMP_H
@@ -51,7 +51,7 @@ unsigned cpu_count(void);
 void smp_start(unsigned cpu, void (*function)(void *), void *argument);
 /* Wait for the function given to `cpu`. False after `microseconds`: then the check should fail. */
 bool smp_wait(unsigned cpu, uint64_t microseconds);
-/* Both. Runs directly when `cpu` is the caller. The check fails when it takes longer than ten seconds. */
+/* Both. Runs directly when `cpu` is the caller. The check fails when it takes longer than half a minute. */
 void smp_run(unsigned cpu, void (*function)(void *), void *argument);
 /* Run on all CPUs at once, the caller included, and wait for all. */
 void smp_run_all(void (*function)(void *), void *argument);
@@ -66,9 +66,9 @@ void spinlock_lock(struct spinlock *lock);
 void spinlock_unlock(struct spinlock *lock);
 
 /*
- * Put another CPU into real mode at GUEST_REAL_MODE_PAGE, run `code` there, and start the CPU afresh. Returns the vector
- * of the exception that the code raised, or -1 when it ran to its end (it is followed by code that says so), or -2 when
- * neither happened within a second.
+ * Put another CPU into real mode at GUEST_REAL_MODE_PAGE, run `code` there, and start the CPU afresh. Returns the
+ * vector of the exception that the code raised, or -1 when it ran to its end (it is followed by code that says so), or
+ * -2 when neither happened within a second.
  */
 int smp_run_real_mode(unsigned cpu, const void *code, size_t size);
 

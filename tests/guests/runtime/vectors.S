@@ -9,8 +9,9 @@ guest_vectors:
     .set vector, 0
     .rept 256
     .balign 16
-    .if (vector == 8) || (vector >= 10 && vector <= 14) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
-    .else
+    .set has_error_code, (vector == 8) || (vector >= 10 && vector <= 14) || (vector == 17) || (vector == 21)
+    .set has_error_code, has_error_code || (vector == 29) || (vector == 30)
+    .if has_error_code == 0
     push $0                     /* stands for the error code */
     .endif
 #ifdef __x86_64__
