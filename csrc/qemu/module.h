@@ -100,14 +100,17 @@ struct mshv_overlay {
 
 /* -- A virtual processor; VP i is bound to one of QEMU's CPUs -- */
 
+/* What other threads read, what only the VP's thread touches, and timers are on cache lines of their own. */
+#define MSHV_CACHE_LINE 64
+
 struct mshv_vp {
-    MicrosoftHypervisor *machine;
+    QEMU_ALIGNED(MSHV_CACHE_LINE) MicrosoftHypervisor *machine;
     hv_vp_index index;
     struct hv_vp *core;
     X86CPU *cpu; /* NULL until there is such a CPU; may have been unplugged since, see mshv_cpu_is_there() */
 
     /* The rest but for timers and overlays belongs to the VP's thread. */
-    bool leave; /* the instruction being executed has to leave the translated code */
+    QEMU_ALIGNED(MSHV_CACHE_LINE) bool leave; /* the instruction being executed has to leave the translated code */
     bool completing; /* ... after work that other threads have been given is done */
     struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
     bool running;
@@ -115,7 +118,7 @@ struct mshv_vp {
     uint64_t run_ticks;
     bool saved_idle; /* only while state is saved or loaded */
 
-    struct mshv_timer timers[HV_VP_TIMER_COUNT];
+    QEMU_ALIGNED(MSHV_CACHE_LINE) struct mshv_timer timers[HV_VP_TIMER_COUNT];
     struct mshv_overlay overlays[HV_OVERLAY_KINDS];
 };
 

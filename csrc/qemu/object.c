@@ -13,6 +13,7 @@
 #include "hw/qdev-core.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qom/object_interfaces.h"
 #include "system/reset.h"
@@ -80,7 +81,8 @@ static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
 
     if (!count_vps(s, cpus, errp))
         return false;
-    s->vps = g_new0(struct mshv_vp, s->vp_count);
+    s->vps = qemu_memalign(MSHV_CACHE_LINE, sizeof(struct mshv_vp) * s->vp_count);
+    memset(s->vps, 0, sizeof(struct mshv_vp) * s->vp_count);
     s->by_cpu = g_new0(struct mshv_vp *, (size_t)cpus->len);
     for (hv_vp_index i = 0; i < s->vp_count; i++) {
         s->vps[i].machine = s;

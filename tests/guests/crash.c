@@ -63,6 +63,7 @@ CHECK(crash_message, "later: P3 is the GPA of a text, P4 its length", .generatio
     wrmsr(HV_MSR_CRASH_P0 + 3, (uintptr_t)place);
     wrmsr(HV_MSR_CRASH_P0 + 4, sizeof(text) - 1);
     wrmsr(HV_MSR_CRASH_CTL, HV_CRASH_NOTIFY | HV_CRASH_MESSAGE);
+    EXPECT_EQ(rdmsr(HV_MSR_CRASH_P0 + 3), (uintptr_t)place);
     EXPECT_EQ(place[0], 'a');
 }
 

@@ -76,6 +76,7 @@ CHECK(page_goes_with_the_identity, "3.6, 4.12: clearing the OS identity disables
     uint8_t *page = pattern_page();
     wrmsr(HV_MSR_GUEST_OS_ID, 1);
     wrmsr(HV_MSR_HYPERCALL, (uintptr_t)page | HV_MSR_ENABLE);
+    REQUIRE_EQ(rdmsr(HV_MSR_HYPERCALL), (uintptr_t)page | HV_MSR_ENABLE);
     wrmsr(HV_MSR_GUEST_OS_ID, 0);
     EXPECT_EQ(rdmsr(HV_MSR_HYPERCALL) & HV_MSR_ENABLE, 0);
     EXPECT(filled_with(page, PATTERN));
@@ -200,6 +201,7 @@ CHECK(page_moves_while_others_look, "8.1.3: no VP sees anything but the page or 
     }
     for (unsigned i = 0; i < 300; i++) {
         wrmsr(HV_MSR_HYPERCALL, (uintptr_t)moved_pages[i % 2] | HV_MSR_ENABLE);
+        EXPECT_EQ(*(volatile uint8_t *)moved_pages[i % 2], 0xF3);
     }
     movers_stop = true;
     for (unsigned i = 1; i < cpu_count(); i++) {

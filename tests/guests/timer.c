@@ -104,7 +104,9 @@ static void read_in_turn(void *argument)
 CHECK(counter_never_decreases, "15.1.2: as seen by any and all VPs")
 {
     latest = 0;
+    uint64_t begin = now();
     smp_run_all(read_in_turn, NULL);
+    EXPECT(latest > begin);
 }
 
 /* -- Reference TSC page (15.4) -- */
@@ -130,6 +132,7 @@ CHECK(tsc_page_register, "15.4.1: bits 11:1 are RsvdP; before the OS identity is
 CHECK(tsc_page_beyond_the_gpa_space, "15.4.1: not accessible to the guest, and no fault")
 {
     EXPECT_WRMSR_FAULT(HV_MSR_REFERENCE_TSC, hv_gpa_limit() | HV_MSR_ENABLE, NO_FAULT);
+    EXPECT_EQ(rdmsr(HV_MSR_REFERENCE_TSC), hv_gpa_limit() | HV_MSR_ENABLE);
 }
 
 CHECK(tsc_page_is_usable, "15.4.3: sequence, scale; reserved fields 0")
@@ -251,6 +254,7 @@ CHECK(timer_without_a_sint, "15.3.1: SINTx 0 in an enabled timer disables it at 
     wrmsr(HV_MSR_STIMER_COUNT(0), UINT64_MAX / 2);
     wrmsr(HV_MSR_STIMER_CONFIG(0), HV_STIMER_ENABLE);
     EXPECT_EQ(rdmsr(HV_MSR_STIMER_CONFIG(0)) & HV_STIMER_ENABLE, 0);
+    EXPECT_EQ(rdmsr(HV_MSR_STIMER_COUNT(0)), UINT64_MAX / 2);
     wrmsr(HV_MSR_STIMER_CONFIG(0), HV_STIMER_AUTO_ENABLE);
     wrmsr(HV_MSR_STIMER_COUNT(0), UINT64_MAX / 2);
     EXPECT_EQ(rdmsr(HV_MSR_STIMER_CONFIG(0)) & HV_STIMER_ENABLE, 0);
@@ -271,11 +275,13 @@ static bool start_and_stop(uint32_t index, uint64_t value)
 {
     uint64_t time = now() + 5 * MS;
     start_one_shot(0, time);
+    bool enabled = rdmsr(HV_MSR_STIMER_CONFIG(0)) & HV_STIMER_ENABLE;
     wrmsr(index, value);
     if (now() >= time) {
         end_message();
         return false;
     }
+    EXPECT(enabled);
     clock_delay(8000);
     return true;
 }

@@ -66,6 +66,7 @@ CHECK(run_time_stops_in_halt, "10.3.2: time in HLT is not run time")
 {
     interrupt_set_handler(VECTOR, interrupt_handle_eoi);
     uint64_t clock_begin = clock_nanoseconds(), begin = rdmsr(HV_MSR_VP_RUNTIME);
+    EXPECT(begin > 0);
     arm_apic_timer(40000);
     while (interrupt_count(0, VECTOR) == 0) {
         interrupts_on_halt();

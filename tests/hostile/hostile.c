@@ -3,9 +3,9 @@
  * A guest that does its worst: every VP makes random hypercalls, register accesses, overlay moves and interrupts until
  * the time is over. The hypervisor may answer as it likes, as long as it goes on answering.
  *
- * Options: seed=NUMBER, seconds=NUMBER. The guest prints "ALIVE" each second, and at the end a line "DONE" with how much
- * each VP has done. It spares itself: its image, stacks and page tables are never covered by an overlay page nor the
- * target of a call's output, and it never asks to be reset, restarted or given a useless address space.
+ * Options: seed=NUMBER, seconds=NUMBER. The guest prints "ALIVE" each second, and at the end a line "DONE" with how
+ * much each VP has done. It spares itself: its image, stacks and page tables are never covered by an overlay page nor
+ * the target of a call's output, and it never asks to be reset, restarted or given a useless address space.
  */
 #include "guest.h"
 
@@ -20,22 +20,12 @@
 
 #define RANDOM_OF(random, array) ((array)[below((random), sizeof(array) / sizeof((array)[0]))])
 
-enum action {
-    ACT_HYPERCALL,
-    ACT_MSR,
-    ACT_OVERLAY,
-    ACT_TIMER,
-    ACT_IPI,
-    ACT_END_OF,
-    ACT_MEMORY,
-    ACT_IDLE,
-    ACTIONS
-};
+enum action { ACT_HYPERCALL, ACT_MSR, ACT_OVERLAY, ACT_TIMER, ACT_IPI, ACT_END_OF, ACT_MEMORY, ACT_IDLE, ACTIONS };
 
 /* How often each is chosen, of 256. Moving an overlay and sleeping take much longer than the others. */
 static const uint8_t weights[ACTIONS] = {
-    [ACT_HYPERCALL] = 112, [ACT_MSR] = 70, [ACT_OVERLAY] = 4, [ACT_TIMER] = 20, [ACT_IPI] = 14,
-    [ACT_END_OF] = 16,     [ACT_MEMORY] = 19, [ACT_IDLE] = 1,
+    [ACT_HYPERCALL] = 112, [ACT_MSR] = 70,    [ACT_OVERLAY] = 4, [ACT_TIMER] = 20,
+    [ACT_IPI] = 14,        [ACT_END_OF] = 16, [ACT_MEMORY] = 19, [ACT_IDLE] = 1,
 };
 
 struct villain {
@@ -75,8 +65,25 @@ static bool one_in(uint64_t *random, unsigned times)
 static uint64_t edge(uint64_t *random)
 {
     static const uint64_t edges[] = {
-        0, 1, 2, 3, 7, 8, 0xFF, 0xFFF, 0x1000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000,
-        INT64_MAX, (uint64_t)INT64_MAX + 1, UINT64_MAX - 1, UINT64_MAX,
+        0,
+        1,
+        2,
+        3,
+        7,
+        8,
+        0xFF,
+        0xFFF,
+        0x1000,
+        0xFFFF,
+        0x10000,
+        0x7FFFFFFF,
+        0x80000000,
+        0xFFFFFFFF,
+        0x100000000,
+        INT64_MAX,
+        (uint64_t)INT64_MAX + 1,
+        UINT64_MAX - 1,
+        UINT64_MAX,
     };
 
     switch (below(random, 5)) {
@@ -212,10 +219,16 @@ static void call(struct villain *me, uint64_t input_value, uint64_t first, uint6
 static uint16_t random_code(uint64_t *random)
 {
     static const uint16_t offered[] = {
-        HV_FLUSH_VIRTUAL_ADDRESS_SPACE,    HV_FLUSH_VIRTUAL_ADDRESS_LIST, HV_NOTIFY_LONG_SPIN_WAIT,
-        HV_SEND_SYNTHETIC_CLUSTER_IPI,     HV_FLUSH_VIRTUAL_ADDRESS_SPACE_EX,
-        HV_FLUSH_VIRTUAL_ADDRESS_LIST_EX,  HV_SEND_SYNTHETIC_CLUSTER_IPI_EX, HV_GET_PARTITION_ID,
-        HV_POST_MESSAGE,                   HV_SIGNAL_EVENT,
+        HV_FLUSH_VIRTUAL_ADDRESS_SPACE,
+        HV_FLUSH_VIRTUAL_ADDRESS_LIST,
+        HV_NOTIFY_LONG_SPIN_WAIT,
+        HV_SEND_SYNTHETIC_CLUSTER_IPI,
+        HV_FLUSH_VIRTUAL_ADDRESS_SPACE_EX,
+        HV_FLUSH_VIRTUAL_ADDRESS_LIST_EX,
+        HV_SEND_SYNTHETIC_CLUSTER_IPI_EX,
+        HV_GET_PARTITION_ID,
+        HV_POST_MESSAGE,
+        HV_SIGNAL_EVENT,
     };
 
     switch (below(random, 8)) {
@@ -378,7 +391,8 @@ static uint64_t spare_myself(uint32_t index, uint64_t value, uint64_t *random)
         return value & ~UINT64_C(1);
     if (index >= HV_MSR_SINT0 && index < HV_MSR_SINT0 + 16 && (value & 0xFF) >= 16 && (value & 0xFF) < SAFE_VECTOR)
         return value | SAFE_VECTOR;
-    if (index >= HV_MSR_STIMER0_CONFIG && index < HV_MSR_STIMER0_CONFIG + 8 && !(index & 1) && (value & HV_STIMER_DIRECT))
+    if (index >= HV_MSR_STIMER0_CONFIG && index < HV_MSR_STIMER0_CONFIG + 8 && !(index & 1) &&
+        (value & HV_STIMER_DIRECT))
         return (value & ~HV_STIMER_VECTOR(0xFF)) | HV_STIMER_VECTOR(random_vector(random));
     if (index == HV_MSR_ICR) {
         /* Fixed or NMI; no INIT, SIPI or SMI */
@@ -390,8 +404,9 @@ static uint64_t spare_myself(uint32_t index, uint64_t value, uint64_t *random)
 
 static uint32_t random_msr(uint64_t *random)
 {
-    static const uint32_t first[] = {0x40000000, 0x40000010, 0x40000020, 0x40000070, 0x40000080, 0x40000090, 0x400000B0,
-                                     0x400000C0, 0x400000D0, 0x400000E0, 0x400000F0, 0x40000100, 0x40000110, 0x40001080};
+    static const uint32_t first[] = {0x40000000, 0x40000010, 0x40000020, 0x40000070, 0x40000080,
+                                     0x40000090, 0x400000B0, 0x400000C0, 0x400000D0, 0x400000E0,
+                                     0x400000F0, 0x40000100, 0x40000110, 0x40001080};
     static const uint32_t rare[] = {0x40001FFF, 0x40002000, 0x3FFFFFFF, 0x400000FF, 0x400001FF};
 
     if (one_in(random, 64))
@@ -439,8 +454,8 @@ static void act_timer(struct villain *me)
     CATCH(fault, now = rdmsr(HV_MSR_TIME_REF_COUNT));
     count_fault(me, &fault);
     uint64_t config = timer_config(random);
-    uint64_t count = config & HV_STIMER_PERIODIC ? 1 + below(random, one_in(random, 4) ? 100 : 100000) :
-                                                   now + below(random, 20000);
+    uint64_t count =
+        config & HV_STIMER_PERIODIC ? 1 + below(random, one_in(random, 4) ? 100 : 100000) : now + below(random, 20000);
     if (one_in(random, 16))
         count = edge(random);
     if (one_in(random, 2)) {
@@ -528,8 +543,8 @@ static void act_memory(struct villain *me)
 {
     uint64_t *random = &me->random;
     bool slot = one_in(random, 4); /* the first word of what may be a message */
-    size_t offset = slot ? 256 * below(random, ARENA_PAGES * PAGE_SIZE / 256) :
-                           8 * below(random, ARENA_PAGES * PAGE_SIZE / 8);
+    size_t offset =
+        slot ? 256 * below(random, ARENA_PAGES * PAGE_SIZE / 256) : 8 * below(random, ARENA_PAGES * PAGE_SIZE / 8);
 
     poke(me, offset, one_in(random, 2) ? 0 : random_word(random));
 }
@@ -537,8 +552,9 @@ static void act_memory(struct villain *me)
 /* -- The whole -- */
 
 static void (*const functions[ACTIONS])(struct villain *) = {
-    [ACT_HYPERCALL] = act_hypercall, [ACT_MSR] = act_msr,       [ACT_OVERLAY] = act_overlay, [ACT_TIMER] = act_timer,
-    [ACT_IPI] = act_ipi,             [ACT_END_OF] = act_end_of, [ACT_MEMORY] = act_memory,   [ACT_IDLE] = act_idle,
+    [ACT_HYPERCALL] = act_hypercall, [ACT_MSR] = act_msr,   [ACT_OVERLAY] = act_overlay,
+    [ACT_TIMER] = act_timer,         [ACT_IPI] = act_ipi,   [ACT_END_OF] = act_end_of,
+    [ACT_MEMORY] = act_memory,       [ACT_IDLE] = act_idle,
 };
 
 static enum action random_action(uint64_t *random)
