@@ -7,9 +7,7 @@ the one the schema makes (exit status 1 when it is not).
 
 from __future__ import annotations
 
-import argparse
 import ast
-import difflib
 import re
 import sys
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import resources
+from . import generated_page, resources
 
 __all__ = ["Definition", "parse_schema", "render", "schema_text"]
 
@@ -210,19 +208,5 @@ def _lower(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:]
 
 
-def main() -> int:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when it differs")
-    text = render(parse_schema(schema_text()))
-    if not parser.parse_args().check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    present = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    difference = list(difflib.unified_diff(present.splitlines(), text.splitlines(), "docs/qmp.md", "the schema"))
-    print("\n".join(difference) or "docs/qmp.md is current")
-    return 1 if difference else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated_page.main(PAGE, render(parse_schema(schema_text())), __doc__))

