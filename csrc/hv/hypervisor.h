@@ -120,7 +120,10 @@ enum hv_acceptance {
 enum hv_acceptance hv_interrupt_accepted(struct hv_vp *vp, uint8_t vector, bool quiet);
 /* The vector the guest ended through the assist page since the last call, or -1. Under the APIC's lock, any thread. */
 int hv_apic_assist_collect(struct hv_vp *vp);
-/* Withdraw "no EOI required". Returns as hv_apic_assist_collect(). Under the APIC's lock, any thread. */
+/*
+ * Withdraw "no EOI required". Returns as hv_apic_assist_collect(). Under the APIC's lock, on the thread of the VP: the
+ * guest need not use a locked instruction to find out (TLFS 13.3.4.1).
+ */
 int hv_apic_assist_revoke(struct hv_vp *vp);
 /*
  * The VP ended `vector` by an EOI: queued messages may be delivered now (TLFS 14.2.4). Any thread. Not needed for one
