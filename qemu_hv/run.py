@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -23,6 +24,7 @@ from .machine import (
     PropertyValue,
     quote_command,
 )
+from .qemu_binary import find_qemu
 from .report import Report, collect, last_crash, print_tables
 
 __all__ = ["add_arguments", "execute", "run"]
@@ -107,6 +109,8 @@ async def run(options: MachineOptions, timeout: float, on_line: Optional[Callabl
     Raises:
         MachineError: QEMU failed.
     """
+    # Obtaining QEMU may build it, which is no part of the run.
+    options = replace(options, qemu=find_qemu(options.qemu))
     started = time.monotonic()
     machine = Machine(options, on_line=on_line)
     async with machine:

@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -229,6 +230,25 @@ def test_status_of_a_machine_that_refuses(tmp_path: Path, error: dict[str, str],
 
     with pytest.raises(UserError, match=words):
         asyncio.run(ask())
+
+
+def test_obtaining_qemu_is_no_part_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first run may build QEMU for minutes: the time of the run starts after that."""
+    order: list[str] = []
+
+    def obtain(given: object) -> QemuBinary:
+        order.append("obtained")
+        return QemuBinary(script(tmp_path / "qemu", "exit 3"))
+
+    def now() -> float:
+        order.append("clock")
+        return 0.0
+
+    monkeypatch.setattr(run, "find_qemu", obtain)
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=now))
+    with pytest.raises(MachineDied):
+        asyncio.run(run.run(MachineOptions(), timeout=5))
+    assert order[:2] == ["obtained", "clock"]
 
 
 def test_console_cannot_steer_the_terminal() -> None:
