@@ -94,6 +94,11 @@ struct hv_timer {
     struct hv_message_buffer buffer;
 };
 
+/* Fields of a SINT register (TLFS 14.6.5). */
+#define HV_SINT_VECTOR(sint) ((uint8_t)(sint))
+#define HV_SINT_MASKED (UINT64_C(1) << 16)
+#define HV_SINT_AUTO_EOI (UINT64_C(1) << 17)
+
 /* Enable bit and page address of the overlay page registers. */
 #define HV_PAGE_MSR_ENABLE UINT64_C(1)
 

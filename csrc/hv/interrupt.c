@@ -117,7 +117,7 @@ int hv_apic_assist_revoke(struct hv_vp *vp)
 static bool messages_wait_for(struct hv_vp *vp, uint8_t vector)
 {
     for (unsigned waiting = atomic_load(&vp->waiting); waiting; waiting &= waiting - 1) {
-        if ((uint8_t)atomic_load(&vp->sint[__builtin_ctz(waiting)]) == vector)
+        if (HV_SINT_VECTOR(atomic_load(&vp->sint[__builtin_ctz(waiting)])) == vector)
             return true;
     }
     return false;
@@ -139,10 +139,6 @@ enum hv_acceptance hv_interrupt_accepted(struct hv_vp *vp, uint8_t vector, bool 
 
 /* -- Auto-EOI (TLFS 14.6.5): a vector is ended by the hypervisor when an unmasked SINT that asks for it uses it -- */
 
-#define SINT_VECTOR(sint) ((uint8_t)(sint))
-#define SINT_MASKED (UINT64_C(1) << 16)
-#define SINT_AUTO_EOI (UINT64_C(1) << 17)
-
 void hv_interrupt_update_auto_eoi(struct hv_vp *vp)
 {
     struct hv_interrupts automatic = {{0}};
@@ -150,8 +146,8 @@ void hv_interrupt_update_auto_eoi(struct hv_vp *vp)
     for (unsigned i = 0; i < HV_SYNIC_SINT_COUNT; i++) {
         uint64_t sint = atomic_load(&vp->sint[i]);
 
-        if ((sint & SINT_AUTO_EOI) && !(sint & SINT_MASKED))
-            hv_interrupts_add(&automatic, SINT_VECTOR(sint));
+        if ((sint & HV_SINT_AUTO_EOI) && !(sint & HV_SINT_MASKED))
+            hv_interrupts_add(&automatic, HV_SINT_VECTOR(sint));
     }
     memcpy(vp->auto_eoi, automatic.vectors, sizeof(vp->auto_eoi));
 }

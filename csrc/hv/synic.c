@@ -10,11 +10,9 @@
 
 #include <string.h>
 
-#define SINT_MASKED (UINT64_C(1) << 16)
 #define SINT_POLLING (UINT64_C(1) << 18) /* later than 2.0a: messages come without an interrupt */
-#define SINT_VECTOR(sint) ((uint8_t)(sint))
 #define SINT_FIRST_VECTOR 16
-#define SINT_RESET SINT_MASKED
+#define SINT_RESET HV_SINT_MASKED
 
 /* How long a message waits for its slot before delivery is tried again without an EOM or EOI: 1 ms. */
 #define MESSAGE_RETRY_INTERVAL 10000
@@ -110,7 +108,7 @@ void hv_synic_reset(struct hv_vp *vp)
 
 bool hv_sint_masked(struct hv_vp *vp, unsigned sint)
 {
-    return atomic_load(&vp->sint[sint]) & SINT_MASKED;
+    return atomic_load(&vp->sint[sint]) & HV_SINT_MASKED;
 }
 
 static void interrupt_sint(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
@@ -118,8 +116,8 @@ static void interrupt_sint(struct hv_vp *vp, unsigned sint, struct hv_interrupts
     uint64_t value = atomic_load(&vp->sint[sint]);
     bool polling = vp->hv->config.generation == HV_GEN_CURRENT && (value & SINT_POLLING);
 
-    if (!(value & SINT_MASKED) && !polling)
-        hv_interrupts_add(interrupts, SINT_VECTOR(value));
+    if (!(value & HV_SINT_MASKED) && !polling)
+        hv_interrupts_add(interrupts, HV_SINT_VECTOR(value));
 }
 
 static void fill_slot(struct hv_vp *vp, struct hv_message *slot, struct hv_message_buffer *buffer, bool more)
@@ -324,7 +322,7 @@ enum hv_exit hv_msr_read_sint(struct hv_vp *vp, uint32_t offset, uint64_t *value
 /* The reset value has vector 0, so an invalid vector is tolerated while the source is masked. */
 enum hv_exit hv_msr_write_sint(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
-    if (SINT_VECTOR(value) < SINT_FIRST_VECTOR && !(value & SINT_MASKED))
+    if (HV_SINT_VECTOR(value) < SINT_FIRST_VECTOR && !(value & HV_SINT_MASKED))
         return HV_EXIT_GP;
     atomic_store(&vp->sint[offset], value);
     hv_interrupt_update_auto_eoi(vp);
