@@ -8,7 +8,16 @@ import difflib
 from pathlib import Path
 from typing import Optional
 
-__all__ = ["main"]
+__all__ = ["difference", "main"]
+
+
+def difference(page: Path, text: str) -> list[str]:
+    """Return the lines of a unified diff from `page` to `text`: none when the page is current."""
+    present = page.read_text(encoding="utf-8") if page.exists() else ""
+    name = f"{page.parent.name}/{page.name}"
+    return list(
+        difflib.unified_diff(present.splitlines(), text.splitlines(), name, "what it is made from", lineterm="")
+    )
 
 
 def main(page: Path, text: str, description: Optional[str]) -> int:
@@ -22,8 +31,6 @@ def main(page: Path, text: str, description: Optional[str]) -> int:
     if not parser.parse_args().check:
         page.write_text(text, encoding="utf-8")
         return 0
-    name = f"{page.parent.name}/{page.name}"
-    present = page.read_text(encoding="utf-8") if page.exists() else ""
-    difference = list(difflib.unified_diff(present.splitlines(), text.splitlines(), name, "what it is made from"))
-    print("\n".join(difference) or f"{name} is current")
-    return 1 if difference else 0
+    lines = difference(page, text)
+    print("\n".join(lines) or f"{page.parent.name}/{page.name} is current")
+    return 1 if lines else 0

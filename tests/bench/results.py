@@ -7,8 +7,6 @@ is the one that the JSON makes (exit status 1 when it is not).
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import json
 import math
 import sys
@@ -19,6 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from qemu_hv import generated_page
 
 from .figures import ALSO, FIGURES, Result, evaluate
 from .samples import Samples, Spread
@@ -195,8 +195,7 @@ def _page(run: BenchmarkRun, present: str) -> str:
 
 def write_page() -> None:
     """Write the page from JSON_FILE."""
-    present = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(_page(_recorded(), present), encoding="utf-8")
+    PAGE.write_text(_made_page(), encoding="utf-8")
 
 
 def _recorded() -> BenchmarkRun:
@@ -205,23 +204,12 @@ def _recorded() -> BenchmarkRun:
 
 def page_difference() -> list[str]:
     """Return the lines of a unified diff from the page to the one that JSON_FILE makes: none when it is current."""
-    present = PAGE.read_text(encoding="utf-8")
-    made = _page(_recorded(), present)
-    names = ("docs/performance.md", "made from docs/performance.json")
-    return list(difflib.unified_diff(present.splitlines(), made.splitlines(), *names, lineterm=""))
+    return generated_page.difference(PAGE, _made_page())
 
 
-def main() -> int:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when it differs")
-    if not parser.parse_args().check:
-        write_page()
-        return 0
-    difference = page_difference()
-    print("\n".join(difference) or "docs/performance.md is current")
-    return 1 if difference else 0
+def _made_page() -> str:
+    return _page(_recorded(), PAGE.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(generated_page.main(PAGE, _made_page(), __doc__))
