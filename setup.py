@@ -14,6 +14,8 @@ from setuptools.command.build_py import build_py
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 C_FLAGS = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", *WARNINGS]
 CXX_FLAGS = ["-std=c++17", "-O2", "-g", "-fvisibility=hidden", *WARNINGS]
+# What the tools compile on the user's machine: QEMU's patches and module, and the programs for the root partition.
+SOURCES = ["patches", "csrc", "tests/guests/runtime", "tests/guests/lib", "examples"]
 INCLUDES = ["csrc", "csrc/hv", "csrc/python"]
 
 
@@ -53,7 +55,7 @@ class BuildPython(build_py):
             return
         target = Path(self.build_lib, "qemu_hv", "_source")
         shutil.rmtree(target, ignore_errors=True)
-        for name in ("patches", "csrc"):
+        for name in SOURCES:
             shutil.copytree(name, target / name)
 
 

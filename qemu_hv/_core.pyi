@@ -47,6 +47,7 @@ class Status(IntEnum):
     NO_RESOURCES = 0x1D
     FEATURE_UNAVAILABLE = 0x1E
     PARTIAL_PACKET = 0x1F
+    INVALID_LP_INDEX = 0x41
 
 class Privilege(IntEnum):
     """Bits of a partition's privilege mask (TLFS 5.2.3)."""
@@ -134,7 +135,23 @@ class MessageType(IntEnum):
     """Types of messages that the hypervisor sends (TLFS 14.8.2)."""
 
     # A member None = 0 (no message) cannot be written here: use MessageType["None"].
+    UnmappedGpa = 0x80000000
+    GpaIntercept = 0x80000001
     TimerExpired = 0x80000010
+    InvalidVpRegisterValue = 0x80000020
+    UnrecoverableException = 0x80000021
+    UnsupportedFeature = 0x80000022
+    ApicEoi = 0x80000030
+    FerrAsserted = 0x80000031
+    X64IoPortIntercept = 0x80010000
+    X64MsrIntercept = 0x80010001
+    X64CpuidIntercept = 0x80010002
+    X64ExceptionIntercept = 0x80010003
+    X64ApicEoi = 0x80010004
+    X64FerrAsserted = 0x80010005
+    X64Halt = 0x80010007
+    X64InterruptionDeliverable = 0x80010008
+    X64Sipi = 0x80010009
 
 class Exit(IntEnum):
     """How a trapped instruction ends."""
@@ -145,6 +162,8 @@ class Exit(IntEnum):
     UD = 3
     GP = 4
     MC = 5
+    INTERCEPT = 6
+    NATIVE = 7
 
 class OverlayKind(IntEnum):
     """Overlay pages (TLFS 8.1.3)."""
@@ -154,6 +173,222 @@ class OverlayKind(IntEnum):
     APIC_ASSIST = 2
     SIEF = 3
     SIM = 4
+
+class Register(IntEnum):
+    """Names of a VP's registers (TLFS 11.2)."""
+
+    ExplicitSuspend = 0x00000000
+    InterceptSuspend = 0x00000001
+    PendingInterruption = 0x00010002
+    InterruptState = 0x00010003
+    Rax = 0x00020000
+    Rcx = 0x00020001
+    Rdx = 0x00020002
+    Rbx = 0x00020003
+    Rsp = 0x00020004
+    Rbp = 0x00020005
+    Rsi = 0x00020006
+    Rdi = 0x00020007
+    R8 = 0x00020008
+    R9 = 0x00020009
+    R10 = 0x0002000A
+    R11 = 0x0002000B
+    R12 = 0x0002000C
+    R13 = 0x0002000D
+    R14 = 0x0002000E
+    R15 = 0x0002000F
+    Rip = 0x00020010
+    Rflags = 0x00020011
+    Xmm0 = 0x00030000
+    Xmm1 = 0x00030001
+    Xmm2 = 0x00030002
+    Xmm3 = 0x00030003
+    Xmm4 = 0x00030004
+    Xmm5 = 0x00030005
+    Xmm6 = 0x00030006
+    Xmm7 = 0x00030007
+    Xmm8 = 0x00030008
+    Xmm9 = 0x00030009
+    Xmm10 = 0x0003000A
+    Xmm11 = 0x0003000B
+    Xmm12 = 0x0003000C
+    Xmm13 = 0x0003000D
+    Xmm14 = 0x0003000E
+    Xmm15 = 0x0003000F
+    FpMmx0 = 0x00030010
+    FpMmx1 = 0x00030011
+    FpMmx2 = 0x00030012
+    FpMmx3 = 0x00030013
+    FpMmx4 = 0x00030014
+    FpMmx5 = 0x00030015
+    FpMmx6 = 0x00030016
+    FpMmx7 = 0x00030017
+    FpControlStatus = 0x00030018
+    XmmControlStatus = 0x00030019
+    Cr0 = 0x00040000
+    Cr2 = 0x00040001
+    Cr3 = 0x00040002
+    Cr4 = 0x00040003
+    Cr8 = 0x00040004
+    Xfem = 0x00040005
+    Dr0 = 0x00050000
+    Dr1 = 0x00050001
+    Dr2 = 0x00050002
+    Dr3 = 0x00050003
+    Dr6 = 0x00050004
+    Dr7 = 0x00050005
+    Es = 0x00060000
+    Cs = 0x00060001
+    Ss = 0x00060002
+    Ds = 0x00060003
+    Fs = 0x00060004
+    Gs = 0x00060005
+    Ldtr = 0x00060006
+    Tr = 0x00060007
+    Idtr = 0x00070000
+    Gdtr = 0x00070001
+    Tsc = 0x00080000
+    Efer = 0x00080001
+    KernelGsBase = 0x00080002
+    ApicBase = 0x00080003
+    Pat = 0x00080004
+    SysenterCs = 0x00080005
+    SysenterRip = 0x00080006
+    SysenterRsp = 0x00080007
+    Star = 0x00080008
+    Lstar = 0x00080009
+    Cstar = 0x0008000A
+    Sfmask = 0x0008000B
+    InitialApicId = 0x0008000C
+    MtrrCap = 0x0008000D
+    MtrrDefType = 0x0008000E
+    MtrrPhysBase0 = 0x00080010
+    MtrrPhysBase1 = 0x00080011
+    MtrrPhysBase2 = 0x00080012
+    MtrrPhysBase3 = 0x00080013
+    MtrrPhysBase4 = 0x00080014
+    MtrrPhysBase5 = 0x00080015
+    MtrrPhysBase6 = 0x00080016
+    MtrrPhysBase7 = 0x00080017
+    MtrrPhysMask0 = 0x00080040
+    MtrrPhysMask1 = 0x00080041
+    MtrrPhysMask2 = 0x00080042
+    MtrrPhysMask3 = 0x00080043
+    MtrrPhysMask4 = 0x00080044
+    MtrrPhysMask5 = 0x00080045
+    MtrrPhysMask6 = 0x00080046
+    MtrrPhysMask7 = 0x00080047
+    MtrrFix64k00000 = 0x00080070
+    MtrrFix16k80000 = 0x00080071
+    MtrrFix16kA0000 = 0x00080072
+    MtrrFix4kC0000 = 0x00080073
+    MtrrFix4kC8000 = 0x00080074
+    MtrrFix4kD0000 = 0x00080075
+    MtrrFix4kD8000 = 0x00080076
+    MtrrFix4kE0000 = 0x00080077
+    MtrrFix4kE8000 = 0x00080078
+    MtrrFix4kF0000 = 0x00080079
+    MtrrFix4kF8000 = 0x0008007A
+    VpRuntime = 0x00090000
+    Hypercall = 0x00090001
+    GuestOsId = 0x00090002
+    VpIndex = 0x00090003
+    TimeRefCount = 0x00090004
+    Eoi = 0x00090010
+    Icr = 0x00090011
+    Tpr = 0x00090012
+    ApicAssistPage = 0x00090013
+    StatsPartitionRetail = 0x00090020
+    StatsPartitionInternal = 0x00090021
+    StatsVpRetail = 0x00090022
+    StatsVpInternal = 0x00090023
+    Sint0 = 0x000A0000
+    Sint1 = 0x000A0001
+    Sint2 = 0x000A0002
+    Sint3 = 0x000A0003
+    Sint4 = 0x000A0004
+    Sint5 = 0x000A0005
+    Sint6 = 0x000A0006
+    Sint7 = 0x000A0007
+    Sint8 = 0x000A0008
+    Sint9 = 0x000A0009
+    Sint10 = 0x000A000A
+    Sint11 = 0x000A000B
+    Sint12 = 0x000A000C
+    Sint13 = 0x000A000D
+    Sint14 = 0x000A000E
+    Sint15 = 0x000A000F
+    Scontrol = 0x000A0010
+    Sversion = 0x000A0011
+    Siefp = 0x000A0012
+    Simp = 0x000A0013
+    Eom = 0x000A0014
+    Stimer0Config = 0x000B0000
+    Stimer0Count = 0x000B0001
+    Stimer1Config = 0x000B0002
+    Stimer1Count = 0x000B0003
+    Stimer2Config = 0x000B0004
+    Stimer2Count = 0x000B0005
+    Stimer3Config = 0x000B0006
+    Stimer3Count = 0x000B0007
+    Ymm0Low = 0x000C0000
+    Ymm1Low = 0x000C0001
+    Ymm2Low = 0x000C0002
+    Ymm3Low = 0x000C0003
+    Ymm4Low = 0x000C0004
+    Ymm5Low = 0x000C0005
+    Ymm6Low = 0x000C0006
+    Ymm7Low = 0x000C0007
+    Ymm8Low = 0x000C0008
+    Ymm9Low = 0x000C0009
+    Ymm10Low = 0x000C000A
+    Ymm11Low = 0x000C000B
+    Ymm12Low = 0x000C000C
+    Ymm13Low = 0x000C000D
+    Ymm14Low = 0x000C000E
+    Ymm15Low = 0x000C000F
+    Ymm0High = 0x000C0010
+    Ymm1High = 0x000C0011
+    Ymm2High = 0x000C0012
+    Ymm3High = 0x000C0013
+    Ymm4High = 0x000C0014
+    Ymm5High = 0x000C0015
+    Ymm6High = 0x000C0016
+    Ymm7High = 0x000C0017
+    Ymm8High = 0x000C0018
+    Ymm9High = 0x000C0019
+    Ymm10High = 0x000C001A
+    Ymm11High = 0x000C001B
+    Ymm12High = 0x000C001C
+    Ymm13High = 0x000C001D
+    Ymm14High = 0x000C001E
+    Ymm15High = 0x000C001F
+    PendingEvent0 = 0x00010004
+    DeliverabilityNotifications = 0x00010006
+
+class Translation(IntEnum):
+    """What a GPA leads to (TLFS chapter 8)."""
+
+    RAM = 0
+    OVERLAY = 1
+    APIC = 2
+    UNMAPPED = 3
+    DENIED = 4
+    FAULT = 5
+
+class Line(IntEnum):
+    """Lines of a child VP's processor."""
+
+    INTERRUPT = 0
+    NMI = 1
+    INIT = 2
+
+class Progress(IntEnum):
+    """How a platform function that may take long went."""
+
+    DONE = 0
+    WAIT = 1
+    FAILED = 2
 
 class PortType(IntEnum):
     """Types of ports (TLFS 14.8.6)."""
@@ -291,6 +526,9 @@ class GeneralProtectionFault(ProcessorException):
 
 class MachineCheck(ProcessorException):
     """#MC."""
+
+class GpaFault(ProcessorException):
+    """A child's access that its GPA space does not allow; its processor would get an intercept."""
 
 class RestoreError(ValueError):
     """A saved stream was refused; the text says why."""
@@ -453,6 +691,33 @@ class HypercallResult:
     def registers(self) -> list[int]:
         """The general registers afterwards, in encoding order: RAX RCX RDX RBX RSP RBP RSI RDI R8..R15."""
 
+@type_check_only
+class Admission(TypedDict):
+    """A question to the policy; `what` is 0 for a partition, 1 for a VP, 2 for memory."""
+
+    what: int
+    parent: int
+    partition: int
+    depth: int
+    partitions: int
+    vps: int
+    pages: int
+    privileges: int
+
+@type_check_only
+class PartitionInfo(TypedDict):
+    """A partition as the operator sees it; `parent` is 0 for the machine's own, `state` counts TLFS 5.2.5's states."""
+
+    id: int
+    parent: int
+    depth: int
+    name: str
+    state: int
+    vp_count: int
+    privileges: int
+    pages_available: int
+    pages_in_use: int
+
 class Machine:
     """A machine made of numbers, with the hypervisor's core under its guest.
 
@@ -468,11 +733,16 @@ class Machine:
         spinlock_retries: CPUID 0x40000004 EBX; likewise.
         gpa_bits: The GPA space ends at ``1 << gpa_bits``.
         hypercall_code: The start of the hypercall page.
+        root: Whether the machine's partition is the root, with all privileges, a second stage and a logical
+            processor for each VP.
+        processor: What its processors have, as values of the partition properties: features, XSAVE features, size of
+            a cache line in units of 8 bytes. None means what every such processor has.
 
     Raises:
         ValueError: A machine like that is not possible; the text says why.
 
-    Methods that name a VP raise IndexError when there is none of that index, and every method that enters the
+    A VP is named by its handle: its index if it is of the machine's partition, a number from there on if it is of a
+    child. Methods that name a VP raise IndexError when there is none, and every method that enters the
     core raises ContractViolation when the core broke a rule.
     """
 
@@ -490,6 +760,8 @@ class Machine:
         spinlock_retries: int | None = None,
         gpa_bits: int = 36,
         hypercall_code: bytes = ...,
+        root: bool = False,
+        processor: tuple[int, int, int] | None = None,
     ) -> None: ...
 
     # -- Instructions of the guest --
@@ -547,14 +819,14 @@ class Machine:
 
     # -- Memory --
 
-    def read(self, gpa: int, size: int) -> bytes:
+    def read(self, gpa: int, size: int, vp: int = 0) -> bytes:
         """Read as the guest does: overlays are seen, where nothing is mapped there are ones.
 
         Raises:
             MachineCheck: A page may not be read (TLFS 11.8).
         """
 
-    def write(self, gpa: int, data: bytes) -> None:
+    def write(self, gpa: int, data: bytes, vp: int = 0) -> None:
         """Write as the guest does: overlays are seen, where nothing is mapped data is dropped.
 
         Raises:
@@ -752,6 +1024,176 @@ class Machine:
         Args:
             tsc_frequency: What the new machine's frequency was before it took over the stream's.
         """
+
+    # -- Processors of child VPs --
+
+    def register(self, vp: int, name: int) -> int:
+        """A register that the processor keeps, as a number of 128 bits; 0 while nobody has set it."""
+
+    def set_register(self, vp: int, name: int, value: int) -> None:
+        """Set it."""
+
+    def refuse_register(self, name: int, refuse: bool = True) -> None:
+        """Make processors refuse every value of a register."""
+
+    def set_waits(self, vp: int, waits: bool) -> None:
+        """Halt a VP of any partition, or say that something woke it."""
+
+    def waits_for_sipi(self, vp: int) -> bool:
+        """Whether the VP waits for a startup IPI."""
+
+    def line(self, vp: int, line: int) -> bool:
+        """State of a line of the processor."""
+
+    def set_code(self, vp: int, code: bytes) -> None:
+        """What lies at CS:RIP."""
+
+    def set_gva(self, vp: int, gva: int, gpa: int, result: int = 0, cache_type: int = 6) -> None:
+        """What a walk of the VP's page tables answers for a page; `result` counts the causes of a failure."""
+
+    def set_creation(self, progress: int) -> None:
+        """How making a processor goes from now on (`Progress`)."""
+
+    def set_admission(self, progress: int, privileges: int | None = None) -> None:
+        """What the policy answers from now on, and the privileges it gives to new partitions."""
+
+    # -- The operator's view of the tree --
+
+    def partitions(self) -> list[PartitionInfo]:
+        """All partitions, a parent before its children."""
+
+    def operator_delete_partition(self, partition: int) -> int:
+        """Delete a child with all that is attached to it: 0 done, 1 its VPs are being stopped, 2 there is none."""
+
+    # -- What a child's processor tells --
+
+    def io(
+        self,
+        vp: int,
+        port: int,
+        size: int,
+        write: bool,
+        value: int = 0,
+        *,
+        length: int = 1,
+        string: bool = False,
+        rep: bool = False,
+    ) -> tuple[Exit, int]:
+        """IN or OUT: how it ends, and the value."""
+
+    def child_cpuid(
+        self, vp: int, leaf: int, subleaf: int = 0, native: Sequence[int] = (0, 0, 0, 0), *, length: int = 2
+    ) -> tuple[Exit, tuple[int, int, int, int]]:
+        """CPUID where the machine would answer `native`."""
+
+    def child_rdmsr(self, vp: int, index: int) -> tuple[Exit, int]:
+        """RDMSR of any register."""
+
+    def child_wrmsr(self, vp: int, index: int, value: int) -> Exit:
+        """WRMSR of any register."""
+
+    def exception(self, vp: int, vector: int, error_code: int | None = None, parameter: int = 0) -> Exit:
+        """An exception is about to be delivered."""
+
+    def memory_intercept(
+        self,
+        vp: int,
+        gpa: int,
+        access: int,
+        unmapped: bool,
+        gva: int | None = None,
+        interruption_pending: bool = False,
+    ) -> Exit:
+        """An access failed in the second stage; no `gva` for one to a page table."""
+
+    def triple_fault(self, vp: int) -> Exit:
+        """The processor shuts down."""
+
+    def invalid_vp_state(self, vp: int) -> Exit:
+        """The processor cannot go on with its registers."""
+
+    def ferr_asserted(self, vp: int) -> Exit:
+        """The processor made a legacy floating-point error, and the instruction has retired."""
+
+    def unsupported_feature(self, vp: int, code: int, parameter: int) -> Exit:
+        """The processor met something that is not virtualized."""
+
+    def translate(self, vp: int, gpa: int, access: int) -> tuple[Translation, int, int, int]:
+        """What a GPA leads to: kind, SPA of the page, rights, bytes mapped alike around it."""
+
+    def gpa_space(self, partition: int) -> tuple[int, int]:
+        """Bytes of the host's memory that a partition's GPA map costs, and how many pages a child has mapped.
+
+        Raises:
+            KeyError: There is no such partition.
+        """
+
+    # -- Interrupts and scheduling --
+
+    def child_interrupt(self, vp: int) -> int | None:
+        """The vector that the processor takes now."""
+
+    def lapic_read(self, vp: int, offset: int) -> int:
+        """Read the xAPIC page."""
+
+    def lapic_write(self, vp: int, offset: int, value: int) -> None:
+        """Write it."""
+
+    def read_cr8(self, vp: int) -> int:
+        """Read CR8."""
+
+    def write_cr8(self, vp: int, value: int) -> None:
+        """Write it."""
+
+    def init_done(self, vp: int) -> None:
+        """The processor has taken INIT."""
+
+    def schedule(self, lp: int) -> tuple[int | None, int | None]:
+        """The VP that the LP runs next, and the TSC at which its slice ends."""
+
+    def stopped(self, vp: int) -> None:
+        """The VP left the guest."""
+
+    def lp_has_work(self, lp: int) -> bool:
+        """Whether any VP of the LP is ready."""
+
+    def lp_of(self, vp: int) -> int:
+        """The LP that a VP is assigned to."""
+
+    def handle(self, partition: int, vp_index: int) -> int | None:
+        """Handle of a partition's VP."""
+
+    @property
+    def kicks(self) -> list[int]:
+        """VPs that were made to leave the guest, in order."""
+
+    @property
+    def lp_kicks(self) -> list[int]:
+        """LPs that were made to look for work, in order."""
+
+    @property
+    def creations(self) -> list[int]:
+        """VPs whose processors were made, in order."""
+
+    @property
+    def vp_resets(self) -> list[int]:
+        """VPs whose processors were reset, in order."""
+
+    @property
+    def lines(self) -> list[tuple[int, Line, bool]]:
+        """Changes of processors' lines: VP, line, raised."""
+
+    @property
+    def starts(self) -> list[tuple[int, int]]:
+        """Startup IPIs taken: VP, vector."""
+
+    @property
+    def second_stage_flushes(self) -> list[tuple[int, list[int]]]:
+        """Flushes of the second stage: calling VP, VPs flushed."""
+
+    @property
+    def admissions(self) -> list[Admission]:
+        """What the policy was asked."""
 
 def default_config(generation: str) -> Config:
     """What a partition with role=guest has by default; counts, bits and frequencies are 0."""

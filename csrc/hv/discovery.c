@@ -27,11 +27,11 @@ static void vendor(struct hv_cpuid *out)
  * The text keeps this leaf at zero until the guest has told its identity. Deployed guests read it before that and log
  * what they find, and the deployed hypervisor answers them: so does the current generation.
  */
-static void version(const struct hv *hv, struct hv_cpuid *out)
+static void version(const struct hv_partition *partition, struct hv_cpuid *out)
 {
-    const struct hv_config *config = &hv->config;
+    const struct hv_config *config = &partition->hv->config;
 
-    if (config->generation == HV_GEN_2008R2 && atomic_load(&hv->guest_os_id) == 0)
+    if (config->generation == HV_GEN_2008R2 && atomic_load(&partition->guest_os_id) == 0)
         return;
     out->eax = config->build_number;
     out->ebx = (uint32_t)config->major_version << 16 | config->minor_version;
@@ -39,26 +39,26 @@ static void version(const struct hv *hv, struct hv_cpuid *out)
     out->edx = (uint32_t)config->service_branch << 24 | (config->service_number & 0xFFFFFF);
 }
 
-static void features(const struct hv *hv, struct hv_cpuid *out)
+static void features(const struct hv_partition *partition, struct hv_cpuid *out)
 {
-    out->eax = (uint32_t)hv->config.privileges;
-    out->ebx = (uint32_t)(hv->config.privileges >> 32);
-    out->edx = hv->config.features;
+    out->eax = (uint32_t)partition->privileges;
+    out->ebx = (uint32_t)(partition->privileges >> 32);
+    out->edx = partition->features;
 }
 
-static void recommendations(const struct hv *hv, struct hv_cpuid *out)
+static void recommendations(const struct hv_partition *partition, struct hv_cpuid *out)
 {
-    out->eax = hv->config.recommendations;
-    out->ebx = hv->config.spinlock_retries;
+    out->eax = partition->recommendations;
+    out->ebx = partition->spinlock_retries;
 }
 
-static void limits(const struct hv *hv, struct hv_cpuid *out)
+static void limits(const struct hv_partition *partition, struct hv_cpuid *out)
 {
     out->eax = HV_MAX_VPS;
-    out->ebx = hv->config.vp_count;
+    out->ebx = partition->vp_count;
 }
 
-void hv_cpuid(const struct hv *hv, uint32_t leaf, struct hv_cpuid *out)
+void hv_cpuid(const struct hv_partition *partition, uint32_t leaf, struct hv_cpuid *out)
 {
     memset(out, 0, sizeof(*out));
     switch (leaf) {
@@ -69,32 +69,32 @@ void hv_cpuid(const struct hv *hv, uint32_t leaf, struct hv_cpuid *out)
         out->eax = 0x31237648; /* "Hv#1" */
         break;
     case LEAF_VERSION:
-        version(hv, out);
+        version(partition, out);
         break;
     case LEAF_FEATURES:
-        features(hv, out);
+        features(partition, out);
         break;
     case LEAF_RECOMMENDATIONS:
-        recommendations(hv, out);
+        recommendations(partition, out);
         break;
     case LEAF_LIMITS:
-        limits(hv, out);
+        limits(partition, out);
         break;
     default: /* LEAF_HARDWARE: no hardware help is in use; others do not exist */
         break;
     }
 }
 
-bool hv_tsc_is_invariant(const struct hv *hv)
+bool hv_tsc_is_invariant(const struct hv_partition *partition)
 {
-    return atomic_load(&hv->tsc_invariant_control) & 1;
+    return atomic_load(&partition->tsc_invariant_control) & 1;
 }
 
 /* Later than 2.0a: a guest that writes 1 promises to cope with a TSC that CPUID calls invariant. */
 enum hv_exit hv_msr_read_tsc_invariant_control(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = atomic_load(&vp->hv->tsc_invariant_control);
+    *value = atomic_load(&vp->partition->tsc_invariant_control);
     return HV_EXIT_DONE;
 }
 
@@ -103,7 +103,7 @@ enum hv_exit hv_msr_write_tsc_invariant_control(struct hv_vp *vp, uint32_t offse
     (void)offset;
     if (value & ~UINT64_C(1))
         return HV_EXIT_GP;
-    atomic_store(&vp->hv->tsc_invariant_control, value);
+    atomic_store(&vp->partition->tsc_invariant_control, value);
     vp->hv->ops->cpuid_changed(vp->hv->context);
     return HV_EXIT_DONE;
 }

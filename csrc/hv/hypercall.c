@@ -12,12 +12,13 @@
 
 enum { SIMPLE = 0, REP = 1 };
 enum { SLOW = 0, FAST = 1, XMM = 2 };
+enum { LOCK_NOLOCK, LOCK_SHARED, LOCK_EXCLUSIVE };
 enum relation { RELATION_NONE, RELATION_PARENT, RELATION_PARENT_OR_SELF, RELATION_PARENT_OR_ROOT_SELF, RELATION_ROOT };
 
 /* A gate is written P_<privilege> or NONE in the table. */
 enum {
     GATE_NONE = -1,
-#define HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default) GATE_P_##name = bit,
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...) GATE_P_##name = bit,
 #include "tlfs/privileges.def"
 #undef HV_PRIVILEGE_ROW
 };
@@ -28,7 +29,7 @@ enum {
 #define HANDLER_MISSING(snake) NULL
 
 const struct hv_hypercall_row_info hv_hypercall_rows[HV_HYPERCALL_ROWS] = {
-#define HV_HYPERCALL_ROW(code_, name_, snake, kind, fast_, gens, gate_, relation, in, in_el, out, out_el, var,         \
+#define HV_HYPERCALL_ROW(code_, name_, snake, kind, fast_, gens, gate_, relation, lock, in, in_el, out, out_el, var,   \
                          handler, sec)                                                                                 \
     [HV_CALL_ROW_##snake##_##gens] = {                                                                                 \
         .code = code_,                                                                                                 \
@@ -51,17 +52,25 @@ const struct hv_hypercall_row_info hv_hypercall_rows[HV_HYPERCALL_ROWS] = {
 };
 
 static const hv_call_handler handlers[HV_HYPERCALL_ROWS] = {
-#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, in, in_el, out, out_el, var, handler,    \
-                         sec)                                                                                          \
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,      \
+                         handler, sec)                                                                                          \
     [HV_CALL_ROW_##snake##_##gens] = HANDLER_##handler(snake),
 #include "tlfs/hypercalls.def"
 #undef HV_HYPERCALL_ROW
 };
 
 static const uint8_t relations[HV_HYPERCALL_ROWS] = {
-#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, in, in_el, out, out_el, var, handler,    \
-                         sec)                                                                                          \
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,      \
+                         handler, sec)                                                                                          \
     [HV_CALL_ROW_##snake##_##gens] = RELATION_##relation,
+#include "tlfs/hypercalls.def"
+#undef HV_HYPERCALL_ROW
+};
+
+static const uint8_t lock_modes[HV_HYPERCALL_ROWS] = {
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,      \
+                         handler, sec)                                                                                 \
+    [HV_CALL_ROW_##snake##_##gens] = LOCK_##lock,
 #include "tlfs/hypercalls.def"
 #undef HV_HYPERCALL_ROW
 };
@@ -114,7 +123,6 @@ void hv_hypercall_init(struct hv *hv)
         if (!info->fast)
             reserved |= INPUT_FAST;
         hv->call_reserved[row] = reserved;
-        hv->call_denied[row] = info->gate >= 0 && !hv_has_privilege(hv, (enum hv_privilege)info->gate);
     }
 }
 
@@ -184,7 +192,7 @@ static void read_registers(struct hv_vp *vp, const struct hv_call_frame *frame, 
 
     memcpy(vp->input_page, parameters, sizeof(parameters));
     if (size > FAST_SIZE)
-        vp->hv->ops->read_xmm(vp->hv->context, vp->index, vp->input_page + FAST_SIZE);
+        vp->hv->ops->read_xmm(vp->hv->context, vp->handle, vp->input_page + FAST_SIZE);
 }
 
 /* A parameter block must be aligned, inside one page and inside the GPA space (TLFS 4.6, 4.11.3). */
@@ -198,39 +206,66 @@ static bool blocks_overlap(hv_gpa a, size_t a_size, hv_gpa b, size_t b_size)
     return a_size && b_size && a < b + b_size && b < a + a_size;
 }
 
-/*
- * Reading and writing parameters follow TLFS 11.8 as for a partition without a parent: what is not mapped reads as ones
- * and drops writes, a missing right is #MC.
- */
-static enum hv_exit read_memory(struct hv_vp *vp, hv_gpa gpa, size_t size)
+/* No parent can put memory there, so it would be told again and again. */
+static bool is_local_apic(struct hv_vp *vp, hv_gpa gpa, unsigned access)
 {
-    switch (vp->hv->ops->read_gpa(vp->hv->context, vp->index, gpa, vp->input_page, size)) {
-    case HV_GPA_OK:
-        return HV_EXIT_DONE;
-    case HV_GPA_UNMAPPED:
-        memset(vp->input_page, 0xFF, size);
-        return HV_EXIT_DONE;
-    default:
-        return HV_EXIT_MC;
-    }
+    struct hv_translation translation;
+
+    hv_translate_gpa(vp, gpa, access, &translation);
+    return translation.kind == HV_TRANSLATION_APIC;
 }
 
 /*
- * The relation to the partition named by the first field of the input (TLFS 4.10). There is one partition and it has
- * no children, so nobody is its child's parent; ACCESS_DENIED is preferred over telling which IDs exist.
+ * A parameter page that the VP could not access itself (TLFS 4.11.1, 11.8): its parent gets a memory intercept; a
+ * partition without a parent reads ones and drops writes where nothing is mapped, and gets #MC for a missing right.
+ * Parameters never reach a device, which a child's own local APIC is one of.
  */
-static hv_status check_relation(const struct hv_vp *vp, enum relation relation)
+static enum hv_exit parameter_fault(struct hv_vp *vp, hv_gpa gpa, unsigned access, enum hv_gpa_result result)
 {
-    hv_partition_id id;
+    if (hv_vp_is_child(vp) && !is_local_apic(vp, gpa, access)) {
+        struct hv_memory_access fault = {.gpa = gpa, .access = access, .unmapped = result == HV_GPA_UNMAPPED};
 
+        return hv_memory_intercept(vp, &fault);
+    }
+    return result == HV_GPA_UNMAPPED ? HV_EXIT_DONE : HV_EXIT_MC;
+}
+
+static enum hv_exit read_memory(struct hv_vp *vp, hv_gpa gpa, size_t size)
+{
+    enum hv_gpa_result result = hv_read_gpa(vp, gpa, vp->input_page, size);
+
+    if (result == HV_GPA_OK)
+        return HV_EXIT_DONE;
+    memset(vp->input_page, 0xFF, size);
+    return parameter_fault(vp, gpa, HV_ACCESS_READ, result);
+}
+
+/*
+ * What the caller has to be to the partition named by the first field of the input (TLFS 4.10). ACCESS_DENIED is for a
+ * partition that exists and is not the caller's to work on.
+ */
+static hv_status check_relation(struct hv_call *call, enum relation relation)
+{
+    struct hv_partition *own = call->vp->partition;
+    struct hv_partition *named;
+    hv_partition_id id;
+    bool self;
+
+    call->partition = own;
     if (relation == RELATION_NONE)
         return HV_STATUS_SUCCESS;
     if (relation == RELATION_ROOT)
-        return HV_STATUS_ACCESS_DENIED;
-    memcpy(&id, vp->input_page, sizeof(id));
-    if (id != HV_PARTITION_ID_SELF && id != HV_PARTITION_ID_GUEST)
+        return own->is_root ? HV_STATUS_SUCCESS : HV_STATUS_ACCESS_DENIED;
+    memcpy(&id, call->input, sizeof(id));
+    named = id == HV_PARTITION_ID_SELF ? own : hv_find_partition(own->hv, id);
+    if (!named)
         return HV_STATUS_INVALID_PARTITION_ID;
-    return relation == RELATION_PARENT_OR_SELF ? HV_STATUS_SUCCESS : HV_STATUS_ACCESS_DENIED;
+    call->partition = named;
+    self = named == own;
+    if (named->parent == own ||
+        (self && (relation == RELATION_PARENT_OR_SELF || (relation == RELATION_PARENT_OR_ROOT_SELF && own->is_root))))
+        return HV_STATUS_SUCCESS;
+    return HV_STATUS_ACCESS_DENIED;
 }
 
 /* Where a call's parameters are and how long they are, all checked. */
@@ -275,10 +310,57 @@ static hv_status check_alignment(const struct hv *hv, const struct hv_call_frame
     return HV_STATUS_SUCCESS;
 }
 
+static void lock_structure(struct hv *hv, unsigned row)
+{
+    if (lock_modes[row] == LOCK_SHARED)
+        hv_structure_lock_read(&hv->structure);
+    else if (lock_modes[row] == LOCK_EXCLUSIVE)
+        hv_structure_lock_write(&hv->structure);
+}
+
+static void unlock_structure(struct hv *hv, unsigned row)
+{
+    if (lock_modes[row] != LOCK_NOLOCK)
+        hv_structure_lock_drop(&hv->structure);
+}
+
+/* Check the relation and run the handler, both under the structure lock. */
+static hv_status run_locked(struct hv_call *call, unsigned row)
+{
+    struct hv *hv = call->vp->hv;
+    hv_status status;
+
+    if (lock_modes[row] != LOCK_NOLOCK)
+        hv_calling_vp = call->vp;
+    lock_structure(hv, row);
+    status = check_relation(call, (enum relation)relations[row]);
+    if (status == HV_STATUS_SUCCESS)
+        status = handlers[row] ? handlers[row](call) : HV_STATUS_INVALID_HYPERCALL_CODE;
+    unlock_structure(hv, row);
+    if (call->interrupted)
+        hv_interrupts_request(call->interrupted, &call->interrupts);
+    return status;
+}
+
+/*
+ * The page has been probed; one that vanished since, or never was, drops what is written to it. Elements before the
+ * start index are an earlier execution's.
+ */
+static void write_output(const struct hv_call *call, const struct hv_hypercall_row_info *info, hv_gpa gpa)
+{
+    size_t from = info->output + (size_t)call->rep_start * info->output_element;
+    size_t to = info->output + (size_t)call->reps_done * info->output_element;
+    const uint8_t *page = call->output;
+
+    if (info->output)
+        hv_write_gpa(call->vp, gpa, page, info->output);
+    if (to > from)
+        hv_write_gpa(call->vp, gpa + from, page + from, to - from);
+}
+
 static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input, const struct blocks *blocks)
 {
     const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
-    struct hv *hv = vp->hv;
     const uint8_t *variable = vp->input_page + info->input;
     struct hv_call call = {
         .vp = vp,
@@ -292,71 +374,76 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
         .reps_done = INPUT_START(input),
     };
     struct outcome outcome = {.exit = HV_EXIT_DONE};
-    size_t written = info->output;
 
-    if (blocks->output_size) {
-        if (hv->ops->probe_write(hv->context, vp->index, blocks->output_gpa, blocks->output_size) == HV_GPA_NO_ACCESS)
-            return leave(HV_EXIT_MC);
-        memset(vp->output_page, 0, blocks->output_size);
-    }
-    outcome.status = handlers[row](&call);
+    memset(vp->output_page, 0, blocks->output_size);
+    outcome.status = run_locked(&call, row);
+    if (call.exit != HV_EXIT_DONE)
+        return leave(call.exit);
     outcome.reps_done = call.reps_done;
-    written += (size_t)call.reps_done * info->output_element;
-    if (written && (outcome.status == HV_STATUS_SUCCESS || call.reps_done > call.rep_start)) {
-        /* The page has been probed; one that vanished since, or never was, drops what is written to it. */
-        hv->ops->write_gpa(hv->context, vp->index, blocks->output_gpa, vp->output_page, written);
-    }
+    if (outcome.status == HV_STATUS_SUCCESS || call.reps_done > call.rep_start)
+        write_output(&call, info, blocks->output_gpa);
+    if (outcome.status == HV_STATUS_WAIT)
+        outcome.exit = HV_EXIT_RETRY;
     if (info->rep && outcome.status == HV_STATUS_SUCCESS && call.reps_done < call.rep_count)
         outcome.exit = HV_EXIT_RETRY;
     return outcome;
 }
 
+/* Bring the input into the VP's scratch page and see that the output can be written. */
+static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_frame *frame, const struct blocks *blocks)
+{
+    enum hv_exit exit = HV_EXIT_DONE;
+
+    if (blocks->fast)
+        read_registers(vp, frame, blocks->input_size);
+    else if (blocks->input_size)
+        exit = read_memory(vp, blocks->input_gpa, blocks->input_size);
+    if (exit == HV_EXIT_DONE && blocks->output_size) {
+        enum hv_gpa_result result = hv_probe_write_gpa(vp, blocks->output_gpa, blocks->output_size);
+
+        if (result != HV_GPA_OK)
+            exit = parameter_fault(vp, blocks->output_gpa, HV_ACCESS_WRITE, result);
+    }
+    return exit;
+}
+
 static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
 {
-    struct hv *hv = vp->hv;
+    struct hv_partition *partition = vp->partition;
     const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
     struct blocks blocks = {0};
+    enum hv_exit exit;
     hv_status status;
 
     /* The XMM form is #UD where it is not offered (TLFS 4.7.1). */
-    if ((input & INPUT_FAST) && info->xmm && !hv_has_feature(hv, HV_FEATURE_HypercallXmmInput))
+    if ((input & INPUT_FAST) && info->xmm && !hv_has_feature(partition, HV_FEATURE_HypercallXmmInput))
         return leave(HV_EXIT_UD);
-    status = check_input_value(hv, row, input, &blocks);
+    status = check_input_value(partition->hv, row, input, &blocks);
     if (status == HV_STATUS_SUCCESS)
-        status = check_alignment(hv, frame, &blocks);
-    if (status == HV_STATUS_SUCCESS && hv->call_denied[row])
+        status = check_alignment(partition->hv, frame, &blocks);
+    if (status == HV_STATUS_SUCCESS && info->gate >= 0 && !hv_has_privilege(partition, (enum hv_privilege)info->gate))
         status = HV_STATUS_ACCESS_DENIED;
     if (status != HV_STATUS_SUCCESS)
         return fail(status);
-    if (blocks.fast) {
-        read_registers(vp, frame, blocks.input_size);
-    } else if (blocks.input_size) {
-        enum hv_exit exit = read_memory(vp, blocks.input_gpa, blocks.input_size);
-
-        if (exit != HV_EXIT_DONE)
-            return leave(exit);
-    }
-    status = check_relation(vp, (enum relation)relations[row]);
-    if (status != HV_STATUS_SUCCESS)
-        return fail(status);
-    if (!handlers[row])
-        return fail(HV_STATUS_INVALID_HYPERCALL_CODE);
+    exit = fetch_parameters(vp, frame, &blocks);
+    if (exit != HV_EXIT_DONE)
+        return leave(exit);
     return run_handler(vp, row, input, &blocks);
 }
 
 enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 {
-    struct hv *hv = vp->hv;
+    struct hv_partition *partition = vp->partition;
     uint64_t input, result;
     unsigned code, row;
     struct outcome outcome;
 
     /* TLFS 4.5; without an enabled page there is no interface to call through. */
-    if (!frame->legal || !(atomic_load_explicit(&hv->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
+    if (!frame->legal || !(atomic_load_explicit(&partition->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
         return HV_EXIT_UD;
     input = input_value(frame);
     code = INPUT_CODE(input);
-    row = code < HV_CALL_CODES ? hv->call_row[code] : HV_NO_ROW;
+    row = code < HV_CALL_CODES ? partition->hv->call_row[code] : HV_NO_ROW;
     if (row == HV_NO_ROW) {
         vp->unknown_hypercalls++;
         outcome = fail(HV_STATUS_INVALID_HYPERCALL_CODE);
@@ -372,8 +459,8 @@ enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
     }
     result = (uint64_t)outcome.reps_done << 32 | outcome.status;
     set_result(frame, result);
-    if (atomic_load_explicit(&hv->trace, memory_order_relaxed))
-        hv->ops->trace_hypercall(hv->context, vp->index, row == HV_NO_ROW ? -1 : (int)row, input, result);
+    if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))
+        partition->hv->ops->trace_hypercall(partition->hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input, result);
     return HV_EXIT_DONE;
 }
 
@@ -382,66 +469,66 @@ enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 /* TLFS 3.6: without an identity there is no hypercall page, unless the guest locked the page's place. */
 #define HYPERCALL_LOCKED (UINT64_C(1) << 1) /* later than 2.0a */
 
-static bool hypercall_locked(const struct hv *hv)
+static bool hypercall_locked(const struct hv_partition *partition)
 {
-    return hv->config.generation == HV_GEN_CURRENT && (atomic_load(&hv->hypercall_msr) & HYPERCALL_LOCKED);
+    return partition->hv->config.generation == HV_GEN_CURRENT && (atomic_load(&partition->hypercall_msr) & HYPERCALL_LOCKED);
 }
 
-static void show_hypercall_page(struct hv *hv)
+static void show_hypercall_page(struct hv_partition *partition)
 {
-    hv_show_overlay(hv, HV_OVERLAY_HYPERCALL, 0, hv->hypercall_page, atomic_load(&hv->hypercall_msr),
+    hv_show_overlay(partition, HV_OVERLAY_HYPERCALL, 0, partition->hypercall_page, atomic_load(&partition->hypercall_msr),
                     HV_OVERLAY_READ_EXECUTE);
 }
 
 enum hv_exit hv_msr_read_guest_os_id(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = atomic_load(&vp->hv->guest_os_id);
+    *value = atomic_load(&vp->partition->guest_os_id);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_write_guest_os_id(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
-    struct hv *hv = vp->hv;
+    struct hv_partition *partition = vp->partition;
     bool disable;
 
     (void)offset;
-    hv_vp_lock_take(&hv->partition_lock);
-    atomic_store(&hv->guest_os_id, value);
-    disable = value == 0 && (atomic_load(&hv->hypercall_msr) & HV_PAGE_MSR_ENABLE) && !hypercall_locked(hv);
+    hv_vp_lock_take(&partition->register_lock);
+    atomic_store(&partition->guest_os_id, value);
+    disable = value == 0 && (atomic_load(&partition->hypercall_msr) & HV_PAGE_MSR_ENABLE) && !hypercall_locked(partition);
     if (disable)
-        atomic_fetch_and(&hv->hypercall_msr, ~HV_PAGE_MSR_ENABLE);
-    hv_vp_lock_drop(&hv->partition_lock);
+        atomic_fetch_and(&partition->hypercall_msr, ~HV_PAGE_MSR_ENABLE);
+    hv_vp_lock_drop(&partition->register_lock);
     if (disable)
-        show_hypercall_page(hv);
+        show_hypercall_page(partition);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_read_hypercall(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = atomic_load(&vp->hv->hypercall_msr);
+    *value = atomic_load(&vp->partition->hypercall_msr);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_write_hypercall(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
-    struct hv *hv = vp->hv;
+    struct hv_partition *partition = vp->partition;
     enum hv_exit exit = HV_EXIT_DONE;
 
     (void)offset;
-    if ((value & HV_PAGE_MASK) >= hv->gpa_limit)
+    if ((value & HV_PAGE_MASK) >= partition->hv->gpa_limit)
         return HV_EXIT_GP; /* TLFS 4.12 */
-    hv_vp_lock_take(&hv->partition_lock);
-    if (hypercall_locked(hv)) {
+    hv_vp_lock_take(&partition->register_lock);
+    if (hypercall_locked(partition)) {
         exit = HV_EXIT_GP;
     } else {
-        if (atomic_load(&hv->guest_os_id) == 0)
+        if (atomic_load(&partition->guest_os_id) == 0)
             value &= ~HV_PAGE_MSR_ENABLE;
-        atomic_store(&hv->hypercall_msr, value);
+        atomic_store(&partition->hypercall_msr, value);
     }
-    hv_vp_lock_drop(&hv->partition_lock);
+    hv_vp_lock_drop(&partition->register_lock);
     if (exit == HV_EXIT_DONE)
-        show_hypercall_page(hv);
+        show_hypercall_page(partition);
     return exit;
 }

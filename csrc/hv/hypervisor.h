@@ -10,16 +10,21 @@
 
 #include "platform.h"
 
-struct hv;
+struct hv; /* the machine: logical processors, time base, partitions */
+struct hv_partition;
 struct hv_vp;
 
 struct hv_config {
     enum hv_generation generation;
+    bool root; /* the machine's partition is the root: it has a second stage and may create children (TLFS 22) */
+    bool intel; /* processor vendor (TLFS 5.2.7) */
+    /* What the machine's processors have and children may see (TLFS 5.2.8 to 5.2.10), as the properties' values. */
+    uint64_t processor_features, xsave_features, clflush_size;
     uint64_t privileges; /* HV_PARTITION_PRIVILEGE_MASK; bits outside the generation are ignored */
     uint32_t features; /* CPUID 0x40000003 EDX; likewise */
     uint32_t recommendations; /* CPUID 0x40000004 EAX; likewise */
     uint32_t spinlock_retries; /* CPUID 0x40000004 EBX; 0xFFFFFFFF: never notify */
-    uint32_t vp_count; /* 1..HV_MAX_VPS */
+    uint32_t vp_count; /* 1..HV_MAX_VPS, of the machine's partition; with `root` as many logical processors */
     uint32_t gpa_bits; /* physical address width: the GPA space ends at 1 << gpa_bits */
     uint64_t tsc_frequency; /* Hz, as the guest reads its TSC */
     uint64_t apic_frequency; /* Hz */
@@ -31,6 +36,8 @@ struct hv_config {
 
 /* Fill in what a partition with role=guest has by default in this generation; counts and frequencies are left 0. */
 void hv_config_defaults(struct hv_config *config, enum hv_generation generation);
+/* The same for role=root: all privileges that the text defines (TLFS 22.4). */
+void hv_config_root_defaults(struct hv_config *config, enum hv_generation generation);
 
 /*
  * Returns NULL and points *error to a sentence when the configuration is impossible or memory is short. `ops` and
@@ -40,8 +47,14 @@ struct hv *hv_create(const struct hv_config *config, const struct hv_platform_op
                      const char **error);
 void hv_destroy(struct hv *hv);
 const struct hv_config *hv_get_config(const struct hv *hv);
-struct hv_vp *hv_get_vp(struct hv *hv, hv_vp_index index); /* NULL when there is none */
+struct hv_partition *hv_machine_partition(struct hv *hv);
+/* Of the machine's partition, or of any (by handle); NULL when there is none. */
+struct hv_vp *hv_get_vp(struct hv *hv, hv_vp_index index);
+struct hv_vp *hv_get_vp_by_handle(struct hv *hv, hv_vp_handle handle);
 hv_vp_index hv_vp_get_index(const struct hv_vp *vp);
+hv_vp_handle hv_vp_get_handle(const struct hv_vp *vp);
+bool hv_vp_is_child(const struct hv_vp *vp);
+hv_partition_id hv_vp_get_partition_id(const struct hv_vp *vp); /* 0 when it is in none (any more) */
 
 /* Power-on reset of the machine: all guest-visible state but reference time and operator's ports goes. */
 void hv_reset(struct hv *hv);
@@ -54,9 +67,9 @@ struct hv_cpuid {
 #define HV_CPUID_FIRST UINT32_C(0x40000000)
 #define HV_CPUID_LAST UINT32_C(0x4000FFFF)
 /* Any leaf in HV_CPUID_FIRST..HV_CPUID_LAST; those above the maximum answer 0. Any thread. */
-void hv_cpuid(const struct hv *hv, uint32_t leaf, struct hv_cpuid *out);
+void hv_cpuid(const struct hv_partition *partition, uint32_t leaf, struct hv_cpuid *out);
 /* Whether the guest asked for an invariant TSC (CPUID 0x80000007 EDX bit 8). Any thread. */
-bool hv_tsc_is_invariant(const struct hv *hv);
+bool hv_tsc_is_invariant(const struct hv_partition *partition);
 
 /* -- Chapter 4: hypercalls -- */
 
@@ -67,6 +80,8 @@ enum hv_exit {
     HV_EXIT_UD, /* not retired: deliver #UD */
     HV_EXIT_GP, /* not retired: deliver #GP(0) */
     HV_EXIT_MC, /* not retired: deliver #MC (TLFS 11.8) */
+    HV_EXIT_INTERCEPT, /* not retired: the VP is suspended and its parent has a message; leave the guest */
+    HV_EXIT_NATIVE, /* the processor's own behaviour applies */
 };
 
 struct hv_call_frame {
@@ -134,23 +149,24 @@ void hv_interrupt_ended(struct hv_vp *vp, uint8_t vector);
 /* -- Chapter 15: timers -- */
 
 void hv_timer_expired(struct hv_vp *vp, unsigned timer); /* any thread */
-hv_nano100_time hv_reference_time(struct hv *hv); /* any thread */
+hv_nano100_time hv_reference_time(struct hv_partition *partition); /* any thread */
 
 /* -- Chapter 14: the operator's ports and connections; any thread -- */
 
 struct hv_port_info {
-    enum hv_port_type type; /* message or event */
+    enum hv_port_type type; /* the operator's: message or event */
     uint32_t sint; /* 1..15 */
     hv_vp_index vp; /* or HV_ANY_VP */
     uint16_t base_flag, flag_count; /* event ports */
+    hv_gpa monitor_gpa; /* monitor ports: where their page is shown to the partition */
 };
-hv_status hv_operator_create_port(struct hv *hv, uint32_t port_id, const struct hv_port_info *info);
-hv_status hv_operator_delete_port(struct hv *hv, uint32_t port_id);
-hv_status hv_operator_connect_port(struct hv *hv, uint32_t connection_id, uint32_t port_id);
-hv_status hv_operator_disconnect_port(struct hv *hv, uint32_t connection_id);
+hv_status hv_operator_create_port(struct hv_partition *partition, uint32_t port_id, const struct hv_port_info *info);
+hv_status hv_operator_delete_port(struct hv_partition *partition, uint32_t port_id);
+hv_status hv_operator_connect_port(struct hv_partition *partition, uint32_t connection_id, uint32_t port_id);
+hv_status hv_operator_disconnect_port(struct hv_partition *partition, uint32_t connection_id);
 /* As HvPostMessage and HvSignalEvent, but addressed to a port and without a calling partition. */
-hv_status hv_operator_post_message(struct hv *hv, uint32_t port_id, uint32_t type, const void *payload, size_t size);
-hv_status hv_operator_signal_event(struct hv *hv, uint32_t port_id, uint16_t flag);
+hv_status hv_operator_post_message(struct hv_partition *partition, uint32_t port_id, uint32_t type, const void *payload, size_t size);
+hv_status hv_operator_signal_event(struct hv_partition *partition, uint32_t port_id, uint16_t flag);
 struct hv_port_state {
     uint32_t port_id;
     struct hv_port_info info;
@@ -161,8 +177,117 @@ struct hv_connection_state {
     uint32_t connection_id, port_id;
 };
 /* Fill at most `max` entries, return how many exist. */
-size_t hv_list_ports(struct hv *hv, struct hv_port_state *ports, size_t max);
-size_t hv_list_connections(struct hv *hv, struct hv_connection_state *connections, size_t max);
+size_t hv_list_ports(struct hv_partition *partition, struct hv_port_state *ports, size_t max);
+size_t hv_list_connections(struct hv_partition *partition, struct hv_connection_state *connections, size_t max);
+
+/* -- Chapter 8: the second stage. On the VP's thread; takes no lock. -- */
+
+enum hv_translation_kind {
+    HV_TRANSLATION_RAM, /* `spa` in the machine's memory */
+    HV_TRANSLATION_OVERLAY, /* `page`, made by allocate_pages() */
+    HV_TRANSLATION_APIC, /* the xAPIC page of a child: hv_lapic_read(), hv_lapic_write() */
+    HV_TRANSLATION_UNMAPPED, /* nothing there (a child: intercept; the root: straight to the machine's bus) */
+    HV_TRANSLATION_DENIED, /* a right is missing (a child: intercept; the root: #MC) */
+    HV_TRANSLATION_FAULT, /* #GP: a write to the hypercall page (TLFS 4.12) */
+};
+struct hv_translation {
+    enum hv_translation_kind kind;
+    unsigned rights; /* HV_ACCESS_* that hold for the page, for the kinds that succeed */
+    uint64_t spa; /* of the page */
+    uint8_t *page;
+    uint64_t size; /* bytes, a power of two: the aligned range around it that is mapped alike */
+};
+/* Translate a GPA of the VP's partition for `access` (HV_ACCESS_*). */
+void hv_translate_gpa(struct hv_vp *vp, hv_gpa gpa, unsigned access, struct hv_translation *out);
+
+struct hv_gpa_space_state {
+    uint64_t bytes; /* of the host's memory that it costs */
+    uint64_t mapped_pages; /* of a child: with memory of its parent behind them */
+};
+/* Of a partition's map, zeros when it has none; false: there is no such partition. Any thread. */
+bool hv_get_gpa_space_state(struct hv *hv, hv_partition_id id, struct hv_gpa_space_state *state);
+
+/* -- Chapter 9: what a child's processor tells. On the VP's thread, registers as at the start of the instruction. -- */
+
+struct hv_io_access {
+    uint16_t port;
+    uint8_t size; /* 1, 2, 4 */
+    bool write, string, rep;
+    uint8_t instruction_length; /* 0: not known (string forms) */
+    uint32_t value; /* out for a write; filled in for a read that ends with HV_EXIT_DONE */
+    bool address_size_64, address_size_32; /* string forms: for nothing but completeness of the message */
+    uint8_t segment; /* string forms: the source's segment, as an index of encoding order ES CS SS DS FS GS */
+};
+enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io);
+/* `result` comes with what the machine would answer; HV_EXIT_DONE: with what the child sees (TLFS 11.11, appendix D). */
+/* Of a root VP too, which has no intercepts: what the hypervisor hides from it. */
+enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, uint8_t instruction_length,
+                            struct hv_cpuid *result);
+/*
+ * Every MSR of a child, and those of the root that are not synthetic (TLFS 11.10, appendices F, G). HV_EXIT_NATIVE: the
+ * processor keeps this one.
+ */
+enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t *value);
+enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t value);
+/* What RDTSC of a VP reads (TLFS 11.7). On its thread or its owner's. */
+uint64_t hv_vp_read_tsc(const struct hv_vp *vp);
+struct hv_exception {
+    uint8_t vector;
+    bool error_code_valid;
+    uint32_t error_code;
+    uint64_t parameter; /* #PF: linear address; #DB: DR6 */
+};
+uint32_t hv_exception_intercepts(const struct hv_vp *vp); /* bit n: vector n is intercepted */
+/* HV_EXIT_NATIVE: deliver it. Not for INT n, INTO, INT3, ICEBP; before double faults are made of two (TLFS 11.12). */
+enum hv_exit hv_exception(struct hv_vp *vp, const struct hv_exception *exception);
+struct hv_memory_access {
+    uint64_t gva;
+    bool gva_valid; /* false: an access to a page table, or of the hypervisor */
+    hv_gpa gpa;
+    unsigned access; /* one of HV_ACCESS_* */
+    bool unmapped; /* else a right is missing */
+    bool interruption_pending; /* it happened while an event was being delivered, which register state tells */
+};
+enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access *access);
+enum hv_exit hv_triple_fault(struct hv_vp *vp);
+enum hv_exit hv_invalid_vp_state(struct hv_vp *vp);
+#define HV_UNSUPPORTED_INTERCEPT 1
+#define HV_UNSUPPORTED_TASK_SWITCH 2
+enum hv_exit hv_unsupported_feature(struct hv_vp *vp, uint32_t code, uint64_t parameter);
+/* An unmasked floating-point error with CR0.NE and IGNNE# clear, behind the instruction that made it (TLFS 16.5.6). */
+enum hv_exit hv_ferr_asserted(struct hv_vp *vp);
+
+/* -- Chapter 13: the local APIC of a child VP -- */
+
+/* The vector to deliver now, moved into service; -1 when there is none. On the VP's thread. */
+int hv_child_interrupt(struct hv_vp *vp);
+uint32_t hv_lapic_read(struct hv_vp *vp, uint32_t offset);
+void hv_lapic_write(struct hv_vp *vp, uint32_t offset, uint32_t value);
+uint8_t hv_lapic_read_cr8(struct hv_vp *vp);
+void hv_lapic_write_cr8(struct hv_vp *vp, uint8_t value);
+void hv_vp_init_done(struct hv_vp *vp); /* the VP's processor has taken INIT */
+
+/* -- Chapter 18: the scheduler. On the LP's thread. -- */
+
+/*
+ * The VP the LP runs next, or NULL when none is ready. `slice` is the TSC (that of hv_create()'s machine) at which the
+ * LP is to call again, HV_NANO100_NEVER for no limit; with NULL it is when a VP that has used up its cap may run
+ * again, so a timer is to be set for it then too. From here to hv_stopped() the LP owns the VP, and a kick_vp() or
+ * kick_lp() in between must make it come back even when the guest has not been entered yet.
+ */
+struct hv_vp *hv_schedule(struct hv *hv, unsigned lp, uint64_t *slice);
+/* The VP left the guest; it is not owned by the LP any more. */
+void hv_stopped(struct hv_vp *vp);
+/*
+ * Something came for a VP: an interrupt, an NMI, INIT, SIPI, the end of a debugger's stop. It has to be told for a child
+ * whenever platform vp_waits() turns false, and for any VP that may run it preempts what the LP runs. Any thread.
+ */
+void hv_vp_wake(struct hv_vp *vp);
+/* Whether the LP has anything to run: what an idle LP's thread asks before it sleeps. Any thread. */
+bool hv_lp_has_work(struct hv *hv, unsigned lp);
+/* Time the VP has spent running, in 100 ns, as the scheduler counts it; with a root only. Any thread. */
+uint64_t hv_vp_run_time(struct hv_vp *vp);
+unsigned hv_vp_get_lp(const struct hv_vp *vp);
 
 /* -- Looking at it; any thread; a snapshot, not atomic with a running guest -- */
 
@@ -178,7 +303,46 @@ struct hv_partition_state {
     uint32_t features, recommendations;
     bool tsc_page_enabled, hypercall_page_enabled;
 };
-void hv_get_partition_state(struct hv *hv, struct hv_partition_state *state);
+void hv_get_partition_state(struct hv_partition *partition, struct hv_partition_state *state);
+
+/* TLFS 5.2.5 */
+enum hv_partition_run_state {
+    HV_PARTITION_UNINITIALIZED, /* between HvCreatePartition and HvInitializePartition */
+    HV_PARTITION_ACTIVE,
+    HV_PARTITION_FINALIZING, /* its VPs are being stopped */
+    HV_PARTITION_FINALIZED,
+};
+
+struct hv_partition_info {
+    hv_partition_id id, parent; /* parent 0: the machine's own */
+    unsigned depth;
+    char name[64]; /* what the operator's policy calls it; may be empty */
+    enum hv_partition_run_state state;
+    uint32_t vp_count;
+    uint64_t privileges;
+    uint64_t pages_available, pages_in_use; /* of its memory pool (TLFS 7.3.3) */
+};
+/* The tree, a parent before its children. Fill at most `max` entries, return how many exist. */
+size_t hv_list_partitions(struct hv *hv, struct hv_partition_info *partitions, size_t max);
+/*
+ * Delete a child with everything that is attached to it, its descendants included, whatever their state; their pages go
+ * back to who deposited them. WAIT: its VPs are being stopped, ask again. FAILED: there is no such child. Any thread.
+ */
+enum hv_progress hv_operator_delete_partition(struct hv *hv, hv_partition_id id);
+/* Stop or let go on the VPs of a child; its parent does not see it. False: there is no such child. */
+bool hv_operator_pause_partition(struct hv *hv, hv_partition_id id, bool pause);
+struct hv_register_entry {
+    const char *name;
+    unsigned size; /* 8 or 16 bytes */
+    union hv_register_value value;
+};
+/* All registers of a child's VP; `count`: in: room, out: entries. WAIT: it is being stopped. FAILED: no such VP. */
+enum hv_progress hv_operator_read_registers(struct hv *hv, hv_partition_id id, hv_vp_index index,
+                                            struct hv_register_entry *entries, size_t *count);
+/* Request a fixed, edge-triggered interrupt. False: no such VP. The machine's own lock may be taken. */
+bool hv_operator_interrupt(struct hv *hv, hv_partition_id id, hv_vp_index index, uint8_t vector);
+/* Memory as a partition's VPs see it; `size`: in: bytes wanted, out: bytes read. False: no such partition. */
+bool hv_operator_read_memory(struct hv *hv, hv_partition_id id, hv_gpa gpa, void *buffer, size_t *size);
 
 struct hv_timer_state {
     uint64_t config, count;

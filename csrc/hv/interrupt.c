@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * TLFS chapter 13 (guest side): the synthetic APIC registers, the APIC assist page, auto-EOI, and the later cluster
- * IPIs.
+ * TLFS chapter 13: the synthetic APIC registers, the APIC assist page, auto-EOI, and the later cluster IPIs.
  *
- * The local APIC itself is the machine's. It tells the core when a VP accepts and ends an interrupt, and asks it
- * whether the guest has ended one through the assist page.
+ * The local APIC itself is the machine's, or lapic.c's for a child's VP. It tells the core when a VP accepts and ends
+ * an interrupt, and asks it whether the guest has ended one through the assist page.
  */
 #include "internal.h"
 
@@ -15,15 +14,23 @@ static bool vector_in(const uint64_t vectors[4], uint8_t vector)
     return (vectors[vector / 64] >> (vector % 64)) & 1;
 }
 
+void hv_interrupt_request(struct hv_vp *vp, uint8_t vector)
+{
+    if (vp->lapic) {
+        hv_lapic_request(vp, vector);
+    } else {
+        vp->hv->ops->request_interrupt(vp->hv->context, vp->handle, vector);
+        hv_vp_wake(vp);
+    }
+    atomic_fetch_add_explicit(&vp->interrupts_requested, 1, memory_order_relaxed);
+}
+
 void hv_interrupts_request(struct hv_vp *vp, const struct hv_interrupts *interrupts)
 {
     HV_ASSERT_NO_VP_LOCK();
     for (unsigned i = 0; i < 4; i++) {
-        for (uint64_t bits = interrupts->vectors[i]; bits; bits &= bits - 1) {
-            vp->hv->ops->request_interrupt(vp->hv->context, vp->index,
-                                           (uint8_t)(i * 64 + (unsigned)__builtin_ctzll(bits)));
-            atomic_fetch_add_explicit(&vp->interrupts_requested, 1, memory_order_relaxed);
-        }
+        for (uint64_t bits = interrupts->vectors[i]; bits; bits &= bits - 1)
+            hv_interrupt_request(vp, (uint8_t)(i * 64 + (unsigned)__builtin_ctzll(bits)));
     }
 }
 
@@ -32,28 +39,34 @@ void hv_interrupts_request(struct hv_vp *vp, const struct hv_interrupts *interru
 enum hv_exit hv_msr_write_eoi(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
     (void)offset;
-    vp->hv->ops->apic_eoi(vp->hv->context, vp->index, (uint32_t)value);
+    if (vp->lapic)
+        hv_lapic_eoi(vp);
+    else
+        vp->hv->ops->apic_eoi(vp->hv->context, vp->handle, (uint32_t)value);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_read_icr(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = vp->hv->ops->apic_read_icr(vp->hv->context, vp->index);
+    *value = vp->lapic ? hv_lapic_read_icr(vp) : vp->hv->ops->apic_read_icr(vp->hv->context, vp->handle);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_write_icr(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
     (void)offset;
-    vp->hv->ops->apic_write_icr(vp->hv->context, vp->index, value);
+    if (vp->lapic)
+        hv_lapic_write_icr(vp, value);
+    else
+        vp->hv->ops->apic_write_icr(vp->hv->context, vp->handle, value);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_read_tpr(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = vp->hv->ops->apic_read_tpr(vp->hv->context, vp->index);
+    *value = vp->lapic ? hv_lapic_read_tpr(vp) : vp->hv->ops->apic_read_tpr(vp->hv->context, vp->handle);
     return HV_EXIT_DONE;
 }
 
@@ -62,7 +75,10 @@ enum hv_exit hv_msr_write_tpr(struct hv_vp *vp, uint32_t offset, uint64_t value)
     (void)offset;
     if (value > 0xFF)
         return HV_EXIT_GP;
-    vp->hv->ops->apic_write_tpr(vp->hv->context, vp->index, (uint8_t)value);
+    if (vp->lapic)
+        hv_lapic_write_tpr(vp, (uint8_t)value);
+    else
+        vp->hv->ops->apic_write_tpr(vp->hv->context, vp->handle, (uint8_t)value);
     return HV_EXIT_DONE;
 }
 
@@ -86,7 +102,8 @@ enum hv_exit hv_msr_write_apic_assist_page(struct hv_vp *vp, uint32_t offset, ui
 {
     (void)offset;
     vp->apic_assist_msr = value;
-    hv_show_overlay(vp->hv, HV_OVERLAY_APIC_ASSIST, vp->index, vp->apic_assist_page, value, HV_OVERLAY_READ_WRITE);
+    hv_show_overlay(vp->partition, HV_OVERLAY_APIC_ASSIST, vp->index, vp->apic_assist_page, value,
+                    HV_OVERLAY_READ_WRITE);
     return HV_EXIT_DONE;
 }
 
@@ -182,14 +199,15 @@ struct ipi_ex_input {
 #define IPI_VECTOR_FIRST 0x10u
 #define IPI_VECTOR_LAST 0xFFu
 
-/* To the VPs 64 * `bank` + i for which bit i of `mask` is set and that exist. */
-static void send_ipi_to_bank(struct hv *hv, uint8_t vector, unsigned bank, uint64_t mask)
+/* To the VPs 64 * `bank` + i for which bit i of `mask` is set and that exist: a child's may go at any time. */
+static void send_ipi_to_bank(struct hv_partition *partition, uint8_t vector, unsigned bank, uint64_t mask)
 {
-    for (mask &= hv->all_vps.bank[bank]; mask; mask &= mask - 1) {
+    for (mask &= __atomic_load_n(&partition->all_vps.bank[bank], __ATOMIC_ACQUIRE); mask; mask &= mask - 1) {
         hv_vp_index target = bank * 64 + (unsigned)__builtin_ctzll(mask);
+        struct hv_vp *vp = __atomic_load_n(&partition->vps[target], __ATOMIC_ACQUIRE);
 
-        hv->ops->request_interrupt(hv->context, target, vector);
-        atomic_fetch_add_explicit(&hv->vps[target]->interrupts_requested, 1, memory_order_relaxed);
+        if (vp)
+            hv_interrupt_request(vp, vector);
     }
 }
 
@@ -204,7 +222,7 @@ hv_status hv_call_send_synthetic_cluster_ipi(struct hv_call *call)
 
     if (!ipi_vector_is_valid(in->vector))
         return HV_STATUS_INVALID_PARAMETER;
-    send_ipi_to_bank(call->vp->hv, (uint8_t)in->vector, 0, in->processor_mask);
+    send_ipi_to_bank(call->vp->partition, (uint8_t)in->vector, 0, in->processor_mask);
     return HV_STATUS_SUCCESS;
 }
 
@@ -219,7 +237,7 @@ hv_status hv_call_send_synthetic_cluster_ipi_ex(struct hv_call *call)
     status = hv_read_vp_set(call, in->format, in->bank_mask, &set);
     if (status != HV_STATUS_SUCCESS)
         return status;
-    for (unsigned i = 0; i < call->vp->hv->vp_banks; i++)
-        send_ipi_to_bank(call->vp->hv, (uint8_t)in->vector, i, set.bank[i]);
+    for (unsigned i = 0; i < call->vp->partition->vp_banks; i++)
+        send_ipi_to_bank(call->vp->partition, (uint8_t)in->vector, i, set.bank[i]);
     return HV_STATUS_SUCCESS;
 }

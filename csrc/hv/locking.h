@@ -2,15 +2,21 @@
 /*
  * Locks of the core, and their order.
  *
- *   machine's own lock (QEMU's BQL)  >  partition's port lock  >  a VP's lock
+ *   machine's own lock (QEMU's BQL)  >  structure lock  >  partitions' locks, parent before child  >  a VP's lock
+ *     >  an LP's lock (two at once: the lower number first)
  *
  * A lock may be taken while those before it in the order are held, never the other way round, and at most one VP's
- * lock at a time. The machine's lock is never taken under a core lock: platform functions that need it are called
- * after the core has dropped its locks; interrupts are collected under the VP's lock and requested afterwards
+ * lock at a time. The structure lock covers which partitions, VPs, ports and connections exist: the dispatcher takes it
+ * as the call's row says (tlfs/hypercalls.def). A partition's lock covers its properties, pool and GPA map. The
+ * machine's lock is never taken under a core lock: platform functions that need it are called after the core has
+ * dropped its locks; interrupts are collected under the VP's lock and requested afterwards
  * (struct hv_interrupts in internal.h). Under a core lock there is no longjmp, no waiting, no exclusive section.
  *
+ * Nobody waits in the core for another thread: a call that has to wait answers HV_STATUS_WAIT, and its instruction is
+ * executed again. Whoever reads or writes a VP's registers owns the VP (hv_vp_acquire() in internal.h).
+ *
  * The hot path (time, VP index, EOI, TPR, ICR, flushes, IPIs) takes no lock; timer MSRs, SynIC MSRs and messages take
- * the VP's own; HvPostMessage and HvSignalEvent read the port tables under the port lock held for reading.
+ * the VP's own; HvPostMessage and HvSignalEvent hold the structure lock for reading.
  */
 #ifndef HV_LOCKING_H
 #define HV_LOCKING_H
@@ -23,8 +29,16 @@ struct hv_vp_lock {
     pthread_mutex_t mutex;
 };
 
-struct hv_port_lock {
+struct hv_structure_lock {
     pthread_rwlock_t rwlock;
+};
+
+struct hv_partition_lock {
+    pthread_mutex_t mutex;
+};
+
+struct hv_scheduler_lock {
+    pthread_mutex_t mutex;
 };
 
 #ifndef NDEBUG
@@ -64,32 +78,84 @@ static inline void hv_vp_lock_drop(struct hv_vp_lock *lock)
     pthread_mutex_unlock(&lock->mutex);
 }
 
-static inline void hv_port_lock_init(struct hv_port_lock *lock)
+static inline void hv_structure_lock_init(struct hv_structure_lock *lock)
 {
-    if (pthread_rwlock_init(&lock->rwlock, NULL) != 0)
+    pthread_rwlockattr_t attributes;
+
+    if (pthread_rwlockattr_init(&attributes) != 0)
         abort();
+#ifdef __GLIBC__
+    /* Else VPs that post messages without a pause keep another from ever deleting a partition. */
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
+    if (pthread_rwlock_init(&lock->rwlock, &attributes) != 0)
+        abort();
+    pthread_rwlockattr_destroy(&attributes);
 }
 
-static inline void hv_port_lock_destroy(struct hv_port_lock *lock)
+static inline void hv_structure_lock_destroy(struct hv_structure_lock *lock)
 {
     pthread_rwlock_destroy(&lock->rwlock);
 }
 
-static inline void hv_port_lock_read(struct hv_port_lock *lock)
+static inline void hv_structure_lock_read(struct hv_structure_lock *lock)
 {
     HV_LOCK_CHECK(hv_vp_locks_held == 0);
     pthread_rwlock_rdlock(&lock->rwlock);
 }
 
-static inline void hv_port_lock_write(struct hv_port_lock *lock)
+static inline void hv_structure_lock_write(struct hv_structure_lock *lock)
 {
     HV_LOCK_CHECK(hv_vp_locks_held == 0);
     pthread_rwlock_wrlock(&lock->rwlock);
 }
 
-static inline void hv_port_lock_drop(struct hv_port_lock *lock)
+static inline void hv_structure_lock_drop(struct hv_structure_lock *lock)
 {
     pthread_rwlock_unlock(&lock->rwlock);
+}
+
+static inline void hv_partition_lock_init(struct hv_partition_lock *lock)
+{
+    if (pthread_mutex_init(&lock->mutex, NULL) != 0)
+        abort();
+}
+
+static inline void hv_partition_lock_destroy(struct hv_partition_lock *lock)
+{
+    pthread_mutex_destroy(&lock->mutex);
+}
+
+static inline void hv_partition_lock_take(struct hv_partition_lock *lock)
+{
+    HV_LOCK_CHECK(hv_vp_locks_held == 0);
+    pthread_mutex_lock(&lock->mutex);
+}
+
+static inline void hv_partition_lock_drop(struct hv_partition_lock *lock)
+{
+    pthread_mutex_unlock(&lock->mutex);
+}
+
+static inline void hv_scheduler_lock_init(struct hv_scheduler_lock *lock)
+{
+    if (pthread_mutex_init(&lock->mutex, NULL) != 0)
+        abort();
+}
+
+static inline void hv_scheduler_lock_destroy(struct hv_scheduler_lock *lock)
+{
+    pthread_mutex_destroy(&lock->mutex);
+}
+
+static inline void hv_scheduler_lock_take(struct hv_scheduler_lock *lock)
+{
+    pthread_mutex_lock(&lock->mutex);
+}
+
+static inline void hv_scheduler_lock_drop(struct hv_scheduler_lock *lock)
+{
+    pthread_mutex_unlock(&lock->mutex);
 }
 
 #endif

@@ -9,7 +9,7 @@
 
 /* A gate is written P_<privilege> or F_<feature> in the table. */
 enum {
-#define HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default)                                              \
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...)                                                        \
     PRIVILEGE_OF_P_##name = bit, FEATURE_OF_P_##name = -1,
 #include "tlfs/privileges.def"
 #undef HV_PRIVILEGE_ROW
@@ -60,13 +60,11 @@ static const struct {
 #undef HV_MSR_ROW
 };
 
-static bool gate_is_open(const struct hv *hv, const struct hv_msr_row_info *row)
+static bool gate_is_open(const struct hv_partition *partition, const struct hv_msr_row_info *row)
 {
-    if (!(row->generations & hv->config.generation))
-        return false;
     if (row->privilege >= 0)
-        return hv_has_privilege(hv, (enum hv_privilege)row->privilege);
-    return hv_has_feature(hv, (enum hv_feature)row->feature);
+        return hv_has_privilege(partition, (enum hv_privilege)row->privilege);
+    return hv_has_feature(partition, (enum hv_feature)row->feature);
 }
 
 void hv_msr_init(struct hv *hv)
@@ -75,7 +73,7 @@ void hv_msr_init(struct hv *hv)
     for (unsigned row = 0; row < HV_MSR_ROWS; row++) {
         const struct hv_msr_row_info *info = &hv_msr_rows[row];
 
-        if (!gate_is_open(hv, info))
+        if (!(info->generations & hv->config.generation))
             continue;
         for (unsigned i = 0; i < info->count; i++) {
             uint32_t slot = info->index - HV_MSR_FIRST + i;
@@ -87,17 +85,25 @@ void hv_msr_init(struct hv *hv)
     }
 }
 
+bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index)
+{
+    uint32_t slot = index - HV_MSR_FIRST;
+
+    return slot < HV_MSR_CODES && (vp->hv->msr_read[slot] || vp->hv->msr_write[slot]) &&
+           gate_is_open(vp->partition, &hv_msr_rows[vp->hv->msr_row[slot]]);
+}
+
 enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
-    struct hv *hv = vp->hv;
-    unsigned row;
+    const struct hv *hv = vp->hv;
+    unsigned row = HV_NO_ROW;
 
-    if (slot >= HV_MSR_CODES || !hv->msr_read[slot]) {
+    if (slot >= HV_MSR_CODES || !hv->msr_read[slot] ||
+        !gate_is_open(vp->partition, &hv_msr_rows[row = hv->msr_row[slot]])) {
         vp->unknown_msrs++;
         return HV_EXIT_GP;
     }
-    row = hv->msr_row[slot];
     vp->msr_reads[row]++;
     return hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
 }
@@ -105,15 +111,16 @@ enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
-    struct hv *hv = vp->hv;
-    unsigned row;
+    const struct hv *hv = vp->hv;
+    unsigned row = HV_NO_ROW;
 
-    if (slot >= HV_MSR_CODES || !hv->msr_write[slot]) {
+    if (slot >= HV_MSR_CODES || !hv->msr_write[slot] ||
+        !gate_is_open(vp->partition, &hv_msr_rows[row = hv->msr_row[slot]])) {
         vp->unknown_msrs++;
         return HV_EXIT_GP;
     }
-    row = hv->msr_row[slot];
     vp->msr_writes[row]++;
+    hv_calling_vp = vp;
     return hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
 }
 
@@ -132,8 +139,12 @@ enum hv_exit hv_msr_write_reset(struct hv_vp *vp, uint32_t offset, uint64_t valu
     (void)offset;
     if (value & ~UINT64_C(1))
         return HV_EXIT_GP;
-    if (value)
-        vp->hv->ops->reset(vp->hv->context);
+    if (!value)
+        return HV_EXIT_DONE;
+    /* A child's reboot is its parent's business, which learns of it as of the other way a processor asks for one. */
+    if (hv_vp_is_child(vp))
+        return hv_triple_fault(vp);
+    vp->hv->ops->reset(vp->hv->context);
     return HV_EXIT_DONE;
 }
 
@@ -144,13 +155,13 @@ enum hv_exit hv_msr_write_reset(struct hv_vp *vp, uint32_t offset, uint64_t valu
 
 enum hv_exit hv_msr_read_crash_parameter(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
-    *value = atomic_load(&vp->hv->crash_parameters[offset]);
+    *value = atomic_load(&vp->partition->crash_parameters[offset]);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_write_crash_parameter(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
-    atomic_store(&vp->hv->crash_parameters[offset], value);
+    atomic_store(&vp->partition->crash_parameters[offset], value);
     return HV_EXIT_DONE;
 }
 
@@ -175,7 +186,7 @@ static size_t read_crash_message(struct hv_vp *vp, hv_gpa gpa, uint64_t size)
 
         if (part > size - done)
             part = (size_t)size - done;
-        if (hv->ops->read_gpa(hv->context, vp->index, gpa, vp->input_page + done, part) != HV_GPA_OK)
+        if (hv_read_gpa(vp, gpa, vp->input_page + done, part) != HV_GPA_OK)
             break;
         done += part;
         gpa += part;
@@ -185,18 +196,18 @@ static size_t read_crash_message(struct hv_vp *vp, hv_gpa gpa, uint64_t size)
 
 enum hv_exit hv_msr_write_crash_control(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
-    struct hv *hv = vp->hv;
+    struct hv_partition *partition = vp->partition;
     uint64_t parameters[5];
     size_t size = 0;
 
     (void)offset;
-    atomic_store(&hv->crash_control, value);
+    atomic_store(&partition->crash_control, value);
     if (!(value & CRASH_NOTIFY))
         return HV_EXIT_DONE;
     for (unsigned i = 0; i < 5; i++)
-        parameters[i] = atomic_load(&hv->crash_parameters[i]);
+        parameters[i] = atomic_load(&partition->crash_parameters[i]);
     if (value & CRASH_MESSAGE)
         size = read_crash_message(vp, parameters[3], parameters[4]);
-    hv->ops->crash(hv->context, vp->index, parameters, size ? (const char *)vp->input_page : NULL, size);
+    partition->hv->ops->crash(partition->hv->context, vp->handle, parameters, size ? (const char *)vp->input_page : NULL, size);
     return HV_EXIT_DONE;
 }

@@ -83,37 +83,37 @@ static void expect(struct stream *s, uint64_t value, const char *error)
         fail(s, error);
 }
 
-static void header(struct stream *s, struct hv *hv)
+static void header(struct stream *s, struct hv_partition *partition)
 {
     expect(s, STREAM_MAGIC, "the saved hypervisor state is not one of ours");
     expect(s, STREAM_VERSION, "the saved hypervisor state has an unknown version");
-    expect(s, hv->config.generation, "the saved machine has another interface generation");
-    expect(s, hv->config.vp_count, "the saved machine has another number of virtual processors");
-    expect(s, hv->config.privileges, "the saved machine's partition has other privileges");
-    expect(s, hv->config.features, "the saved machine's partition has other features");
-    expect(s, hv->config.recommendations, "the saved machine's partition has other recommendations");
-    u64(s, &hv->config.tsc_frequency);
-    u64(s, &hv->config.apic_frequency);
-    if (reading(s) && hv->config.tsc_frequency <= 10000000)
+    expect(s, partition->hv->config.generation, "the saved machine has another interface generation");
+    expect(s, partition->vp_count, "the saved machine has another number of virtual processors");
+    expect(s, partition->privileges, "the saved machine's partition has other privileges");
+    expect(s, partition->features, "the saved machine's partition has other features");
+    expect(s, partition->recommendations, "the saved machine's partition has other recommendations");
+    u64(s, &partition->hv->config.tsc_frequency);
+    u64(s, &partition->hv->config.apic_frequency);
+    if (reading(s) && partition->hv->config.tsc_frequency <= 10000000)
         fail(s, "the saved machine has an impossible TSC frequency");
 }
 
-static void partition(struct stream *s, struct hv *hv)
+static void partition_registers(struct stream *s, struct hv_partition *partition)
 {
-    uint64_t offset = (uint64_t)hv->tsc_offset;
+    uint64_t offset = (uint64_t)partition->tsc_offset;
 
-    atomic_u64(s, &hv->guest_os_id);
-    atomic_u64(s, &hv->hypercall_msr);
-    atomic_u64(s, &hv->reference_tsc_msr);
-    atomic_u64(s, &hv->crash_control);
-    atomic_u64(s, &hv->tsc_invariant_control);
+    atomic_u64(s, &partition->guest_os_id);
+    atomic_u64(s, &partition->hypercall_msr);
+    atomic_u64(s, &partition->reference_tsc_msr);
+    atomic_u64(s, &partition->crash_control);
+    atomic_u64(s, &partition->tsc_invariant_control);
     for (unsigned i = 0; i < 5; i++)
-        atomic_u64(s, &hv->crash_parameters[i]);
-    u64(s, &hv->tsc_scale);
+        atomic_u64(s, &partition->crash_parameters[i]);
+    u64(s, &partition->tsc_scale);
     u64(s, &offset);
-    hv->tsc_offset = (int64_t)offset;
-    u32(s, &hv->tsc_sequence);
-    if (reading(s) && hv->tsc_scale == 0)
+    partition->tsc_offset = (int64_t)offset;
+    u32(s, &partition->tsc_sequence);
+    if (reading(s) && partition->tsc_scale == 0)
         fail(s, "the saved machine has an impossible TSC scale");
 }
 
@@ -134,22 +134,22 @@ static void port_fields(struct stream *s, uint32_t *id, struct hv_port_info *inf
     info->flag_count = (uint16_t)flags;
 }
 
-static void write_ports(struct stream *s, struct hv *hv)
+static void write_ports(struct stream *s, struct hv_partition *partition)
 {
-    uint32_t count = (uint32_t)hv->port_count;
+    uint32_t count = (uint32_t)partition->port_count;
 
     u32(s, &count);
     for (unsigned i = 0; i < HV_PORT_BUCKETS; i++) {
-        for (struct hv_port *port = hv->ports[i]; port; port = port->next) {
+        for (struct hv_port *port = partition->ports[i]; port; port = port->next) {
             uint64_t post_count = atomic_load(&port->post_count);
 
             port_fields(s, &port->id, &port->info, &post_count);
         }
     }
-    count = (uint32_t)hv->connection_count;
+    count = (uint32_t)partition->connection_count;
     u32(s, &count);
     for (unsigned i = 0; i < HV_PORT_BUCKETS; i++) {
-        for (struct hv_connection *c = hv->connections[i]; c; c = c->next) {
+        for (struct hv_connection *c = partition->connections[i]; c; c = c->next) {
             uint32_t orphan = c->port == NULL;
 
             u32(s, &c->id);
@@ -159,7 +159,7 @@ static void write_ports(struct stream *s, struct hv *hv)
     }
 }
 
-static void read_port(struct stream *s, struct hv *hv)
+static void read_port(struct stream *s, struct hv_partition *partition)
 {
     struct hv_port_info info = {0};
     uint64_t post_count = 0;
@@ -168,13 +168,13 @@ static void read_port(struct stream *s, struct hv *hv)
     port_fields(s, &id, &info, &post_count);
     if (s->error)
         return;
-    if (hv_operator_create_port(hv, id, &info) != HV_STATUS_SUCCESS)
+    if (hv_operator_create_port(partition, id, &info) != HV_STATUS_SUCCESS)
         fail(s, "the saved hypervisor state has an impossible port");
     else
-        atomic_store(&hv_find_port(hv, id)->post_count, post_count);
+        atomic_store(&hv_find_port(partition, id)->post_count, post_count);
 }
 
-static void read_connection(struct stream *s, struct hv *hv)
+static void read_connection(struct stream *s, struct hv_partition *partition)
 {
     struct hv_port_info placeholder = {.type = HV_PORT_TYPE_MESSAGE, .sint = 1, .vp = HV_ANY_VP};
     uint32_t id = 0, port_id = 0, orphan = 0;
@@ -188,31 +188,31 @@ static void read_connection(struct stream *s, struct hv *hv)
         /* Its port was deleted, and another may have that ID now: connect to a port that goes at once. */
         uint32_t free_id = 0;
 
-        while (hv_find_port(hv, free_id))
+        while (hv_find_port(partition, free_id))
             free_id++;
-        if (hv_operator_create_port(hv, free_id, &placeholder) != HV_STATUS_SUCCESS ||
-            hv_operator_connect_port(hv, id, free_id) != HV_STATUS_SUCCESS)
+        if (hv_operator_create_port(partition, free_id, &placeholder) != HV_STATUS_SUCCESS ||
+            hv_operator_connect_port(partition, id, free_id) != HV_STATUS_SUCCESS)
             fail(s, "the saved hypervisor state has an impossible connection");
-        hv_operator_delete_port(hv, free_id);
-        if (hv_find_connection(hv, id))
-            hv_find_connection(hv, id)->port_id = port_id;
-    } else if (hv_operator_connect_port(hv, id, port_id) != HV_STATUS_SUCCESS) {
+        hv_operator_delete_port(partition, free_id);
+        if (hv_find_connection(partition, id))
+            hv_find_connection(partition, id)->port_id = port_id;
+    } else if (hv_operator_connect_port(partition, id, port_id) != HV_STATUS_SUCCESS) {
         fail(s, "the saved hypervisor state has an impossible connection");
     }
 }
 
-static void read_ports(struct stream *s, struct hv *hv)
+static void read_ports(struct stream *s, struct hv_partition *partition)
 {
     uint32_t count = 0;
 
-    hv_ports_free(hv);
+    hv_ports_free(partition);
     u32(s, &count);
     for (uint32_t i = 0; i < count && !s->error; i++)
-        read_port(s, hv);
+        read_port(s, partition);
     count = 0;
     u32(s, &count);
     for (uint32_t i = 0; i < count && !s->error; i++)
-        read_connection(s, hv);
+        read_connection(s, partition);
 }
 
 /* -- Virtual processors -- */
@@ -220,10 +220,10 @@ static void read_ports(struct stream *s, struct hv *hv)
 #define SOURCE_PORT UINT32_C(0xFFFFFFFF) /* else the index of a timer */
 
 /* The port whose buffer this is. Used while no VP runs, so a walk through all ports is good enough. */
-static uint32_t port_of(struct hv *hv, const struct hv_message_buffer *buffer)
+static uint32_t port_of(struct hv_partition *partition, const struct hv_message_buffer *buffer)
 {
     for (unsigned i = 0; i < HV_PORT_BUCKETS; i++) {
-        for (struct hv_port *port = hv->ports[i]; port; port = port->next) {
+        for (struct hv_port *port = partition->ports[i]; port; port = port->next) {
             if (port->buffers && buffer >= port->buffers && buffer < port->buffers + HV_PORT_MESSAGE_BUFFERS)
                 return port->id;
         }
@@ -240,7 +240,7 @@ static void write_queue(struct stream *s, struct hv_vp *vp, unsigned sint)
     u32(s, &count);
     for (struct hv_message_buffer *b = vp->queue[sint].head; b; b = b->next) {
         uint32_t source = b->timer >= 0 ? (uint32_t)b->timer : SOURCE_PORT;
-        uint32_t port = b->timer >= 0 ? 0 : port_of(vp->hv, b);
+        uint32_t port = b->timer >= 0 ? 0 : port_of(vp->partition, b);
 
         u32(s, &source);
         u32(s, &port);
@@ -257,7 +257,7 @@ static struct hv_message_buffer *free_buffer_of(struct hv_vp *vp, uint32_t sourc
 
         return buffer && !atomic_load(&buffer->in_use) ? buffer : NULL;
     }
-    port = hv_find_port(vp->hv, port_id);
+    port = hv_find_port(vp->partition, port_id);
     for (unsigned i = 0; port && port->buffers && i < HV_PORT_MESSAGE_BUFFERS; i++) {
         if (!atomic_load(&port->buffers[i].in_use))
             return &port->buffers[i];
@@ -340,17 +340,17 @@ static void virtual_processor(struct stream *s, struct hv_vp *vp)
 
 /* -- The whole -- */
 
-static void walk(struct stream *s, struct hv *hv)
+static void walk(struct stream *s, struct hv_partition *partition)
 {
-    header(s, hv);
+    header(s, partition);
     if (!s->error)
-        partition(s, hv);
+        partition_registers(s, partition);
     if (!s->error && reading(s))
-        read_ports(s, hv);
+        read_ports(s, partition);
     else if (!s->error)
-        write_ports(s, hv);
-    for (hv_vp_index i = 0; i < hv->config.vp_count && !s->error; i++)
-        virtual_processor(s, hv->vps[i]);
+        write_ports(s, partition);
+    for (hv_vp_index i = 0; i < partition->vp_count && !s->error; i++)
+        virtual_processor(s, partition->vps[i]);
 }
 
 size_t hv_save_size(const struct hv *hv)
@@ -358,7 +358,7 @@ size_t hv_save_size(const struct hv *hv)
     struct stream s = {0};
 
     /* Counting stores every value back unchanged. */
-    walk(&s, (struct hv *)(uintptr_t)hv);
+    walk(&s, hv->machine_partition);
     return s.position;
 }
 
@@ -366,7 +366,7 @@ size_t hv_save(struct hv *hv, uint8_t *buffer, size_t size)
 {
     struct stream s = {.write = buffer, .size = size};
 
-    walk(&s, hv);
+    walk(&s, hv->machine_partition);
     return s.error ? 0 : s.position;
 }
 
@@ -379,26 +379,27 @@ static void resume_vp(struct hv_vp *vp)
 
 bool hv_restore(struct hv *hv, const uint8_t *buffer, size_t size, const char **error)
 {
+    struct hv_partition *partition = hv->machine_partition;
     struct hv_config before = hv->config;
-    uint64_t scale = hv->tsc_scale;
-    int64_t offset = hv->tsc_offset;
+    uint64_t scale = partition->tsc_scale;
+    int64_t offset = partition->tsc_offset;
     struct stream s = {.read = buffer, .size = size};
 
     hv_reset(hv);
-    walk(&s, hv);
+    walk(&s, partition);
     if (!s.error && s.position != size)
         fail(&s, "the saved hypervisor state has something behind its end");
     if (s.error) {
         hv->config = before;
-        hv->tsc_scale = scale;
-        hv->tsc_offset = offset;
+        partition->tsc_scale = scale;
+        partition->tsc_offset = offset;
         hv_reset(hv);
         *error = s.error;
         return false;
     }
-    hv_publish_reference_tsc(hv);
-    hv_show_all_overlays(hv);
-    for (hv_vp_index i = 0; i < hv->config.vp_count; i++)
-        resume_vp(hv->vps[i]);
+    hv_publish_reference_tsc(partition);
+    hv_show_all_overlays(partition);
+    for (hv_vp_index i = 0; i < partition->vp_count; i++)
+        resume_vp(partition->vps[i]);
     return true;
 }

@@ -14,8 +14,8 @@
 #define SINT_FIRST_VECTOR 16
 #define SINT_RESET HV_SINT_MASKED
 
-/* How long a message waits for its slot before delivery is tried again without an EOM or EOI: 1 ms. */
-#define MESSAGE_RETRY_INTERVAL 10000
+/* A message that waits for its slot is tried again each millisecond without an EOM or EOI. */
+#define MESSAGE_RETRIES_PER_SECOND 1000
 
 static struct hv_message *slot_of(struct hv_vp *vp, unsigned sint)
 {
@@ -61,15 +61,16 @@ static struct hv_message_buffer *queue_pop(struct hv_vp *vp, unsigned sint)
     return buffer;
 }
 
+/* The last access to the buffer: who sees it free may use it for another message, or give its memory back. */
 static void free_buffer(struct hv_message_buffer *buffer)
 {
-    buffer->vp = NULL;
     atomic_store_explicit(&buffer->in_use, false, memory_order_release);
 }
 
 void hv_message_unlink(struct hv_message_buffer *buffer)
 {
-    struct hv_message_queue *queue = &buffer->vp->queue[buffer->sint];
+    struct hv_vp *vp = buffer->vp;
+    struct hv_message_queue *queue = &vp->queue[buffer->sint];
     struct hv_message_buffer **link = &queue->head;
 
     while (*link && *link != buffer)
@@ -79,7 +80,7 @@ void hv_message_unlink(struct hv_message_buffer *buffer)
     *link = buffer->next;
     if (!*link)
         queue->tail = link;
-    note_waiting(buffer->vp, buffer->sint);
+    note_waiting(vp, buffer->sint);
     free_buffer(buffer);
 }
 
@@ -96,12 +97,12 @@ void hv_synic_reset(struct hv_vp *vp)
         while (vp->queue[i].head)
             free_buffer(queue_pop(vp, i));
     }
-    memset(vp->sim_page, 0, sizeof(vp->sim_page));
-    memset(vp->sief_page, 0, sizeof(vp->sief_page));
+    memset(vp->sim_page, 0, HV_PAGE_SIZE);
+    memset(vp->sief_page, 0, HV_PAGE_SIZE);
     hv_interrupt_update_auto_eoi(vp);
     vp->retry_set = false;
     hv_vp_lock_drop(&vp->lock);
-    vp->hv->ops->set_timer(vp->hv->context, vp->index, HV_VP_TIMER_MESSAGE_RETRY, HV_NANO100_NEVER);
+    vp->hv->ops->set_timer(vp->hv->context, vp->handle, HV_VP_TIMER_MESSAGE_RETRY, HV_NANO100_NEVER);
 }
 
 /* -- Messages (TLFS 14.2) -- */
@@ -169,8 +170,9 @@ static void set_retry(struct hv_vp *vp)
     if (vp->retry_set)
         return;
     vp->retry_set = true;
-    hv->ops->set_timer(hv->context, vp->index, HV_VP_TIMER_MESSAGE_RETRY,
-                       hv_tsc_at_time(hv, hv_time_now(vp) + MESSAGE_RETRY_INTERVAL));
+    /* By the TSC, which goes on while reference time is stopped. */
+    hv->ops->set_timer(hv->context, vp->handle, HV_VP_TIMER_MESSAGE_RETRY,
+                       hv_machine_tsc(hv) + hv->config.tsc_frequency / MESSAGE_RETRIES_PER_SECOND);
 }
 
 static void deliver_queue(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
@@ -276,7 +278,7 @@ enum hv_exit hv_msr_write_siefp(struct hv_vp *vp, uint32_t offset, uint64_t valu
 {
     (void)offset;
     atomic_store(&vp->siefp, value);
-    hv_show_overlay(vp->hv, HV_OVERLAY_SIEF, vp->index, vp->sief_page, value, HV_OVERLAY_READ_WRITE);
+    hv_show_overlay(vp->partition, HV_OVERLAY_SIEF, vp->index, vp->sief_page, value, HV_OVERLAY_READ_WRITE);
     return HV_EXIT_DONE;
 }
 
@@ -291,7 +293,7 @@ enum hv_exit hv_msr_write_simp(struct hv_vp *vp, uint32_t offset, uint64_t value
 {
     (void)offset;
     atomic_store(&vp->simp, value);
-    hv_show_overlay(vp->hv, HV_OVERLAY_SIM, vp->index, vp->sim_page, value, HV_OVERLAY_READ_WRITE);
+    hv_show_overlay(vp->partition, HV_OVERLAY_SIM, vp->index, vp->sim_page, value, HV_OVERLAY_READ_WRITE);
     deliver_and_interrupt(vp);
     return HV_EXIT_DONE;
 }

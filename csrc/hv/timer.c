@@ -14,8 +14,6 @@
 
 /* A periodic timer fires at most this often, whatever period the guest asked for: 50 us. */
 #define MINIMUM_INTERVAL 500
-/* A periodic timer that is further behind skips expirations (TLFS 15.1.4). */
-#define MAXIMUM_CATCH_UP_PERIODS 16
 
 #define STIMER_VECTOR(config) ((uint8_t)((config) >> 4))
 #define STIMER_SINT(config) ((unsigned)((config) >> 16) & 0xF)
@@ -24,45 +22,154 @@
 
 /* -- Reference time (TLFS 15.2, 15.4) -- */
 
-void hv_time_init(struct hv *hv)
+/*
+ * What the page adds to the scaled TSC. A child's VPs may see another TSC than the machine's; they see the same one, as
+ * the page is the same for all, and it is the boot processor's.
+ */
+static int64_t page_offset(const struct hv_partition *partition)
 {
-    /* (10^7 << 64) / frequency, truncated; the frequency is above 10^7, so it fits. */
-    hv->tsc_scale = (uint64_t)(((unsigned __int128)NANO100_PER_SECOND << 64) / hv->config.tsc_frequency);
-    hv->tsc_sequence = 1;
-    /* Reference time is zero when the partition is created (TLFS 15.2.1). */
-    hv->tsc_offset = 0;
-    hv->tsc_offset = -(int64_t)hv_time_from_tsc(hv, hv->ops->read_tsc(hv->context, 0));
-    hv_publish_reference_tsc(hv);
+    const struct hv_vp *vp = partition->parent ? partition->vps[0] : NULL;
+    int64_t ahead = vp ? (int64_t)atomic_load(&vp->tsc_offset) : 0;
+
+    return partition->tsc_offset - (int64_t)(((__int128)ahead * partition->tsc_scale) >> 64);
 }
 
-void hv_publish_reference_tsc(struct hv *hv)
+static void publish(struct hv_partition *partition)
 {
-    struct hv_reference_tsc_page *page = &hv->reference_tsc_page;
+    struct hv_reference_tsc_page *page = partition->reference_tsc_page;
 
     page->tsc_sequence = 0; /* a reader that comes between falls back to the register */
     atomic_thread_fence(memory_order_seq_cst);
-    page->tsc_scale = hv->tsc_scale;
-    page->tsc_offset = hv->tsc_offset;
+    page->tsc_scale = partition->tsc_scale;
+    page->tsc_offset = page_offset(partition);
     atomic_thread_fence(memory_order_seq_cst);
-    page->tsc_sequence = hv->tsc_sequence;
+    page->tsc_sequence = partition->tsc_sequence;
 }
 
-uint64_t hv_tsc_at_time(const struct hv *hv, hv_nano100_time time)
+static uint32_t next_sequence(uint32_t sequence)
 {
-    __int128 ticks = (__int128)time - hv->tsc_offset; /* of 100 ns, since the TSC was 0 */
+    return sequence >= UINT32_C(0xFFFFFFFE) ? 1 : sequence + 1; /* TLFS 15.4.3.2 */
+}
+
+void hv_publish_reference_tsc(struct hv_partition *partition)
+{
+    const struct hv_reference_tsc_page *page = partition->reference_tsc_page;
+
+    hv_vp_lock_take(&partition->register_lock);
+    if (partition->parent && page->tsc_sequence && page->tsc_offset != page_offset(partition))
+        partition->tsc_sequence = next_sequence(partition->tsc_sequence);
+    publish(partition);
+    hv_vp_lock_drop(&partition->register_lock);
+}
+
+void hv_time_init(struct hv_partition *partition)
+{
+    /* (10^7 << 64) / frequency, truncated; the frequency is above 10^7, so it fits. */
+    partition->tsc_scale =
+        (uint64_t)(((unsigned __int128)NANO100_PER_SECOND << 64) / partition->hv->config.tsc_frequency);
+    partition->tsc_sequence = 1;
+    /* Reference time is zero when the partition is created (TLFS 15.2.1). */
+    partition->tsc_offset = 0;
+    partition->tsc_offset = -(int64_t)hv_time_from_tsc(partition, hv_machine_tsc(partition->hv));
+    hv_publish_reference_tsc(partition);
+    partition->emulated_timer_due = HV_NANO100_NEVER;
+    if (partition->parent) {
+        atomic_store(&partition->stopped_time, 0); /* until its first VP runs */
+        atomic_store(&partition->time_stopped, true);
+    }
+}
+
+/* -- Time of a child stops while all its VPs are explicitly suspended (TLFS 15.1.2); the register lock is held -- */
+
+static void stop_time(struct hv_partition *partition)
+{
+    atomic_store(&partition->stopped_time, hv_partition_time(partition));
+    atomic_store(&partition->time_stopped, true);
+}
+
+static void continue_time(struct hv_partition *partition)
+{
+    uint64_t tsc = hv_machine_tsc(partition->hv);
+    int64_t offset = (int64_t)(atomic_load(&partition->stopped_time) -
+                               (uint64_t)(((unsigned __int128)tsc * partition->tsc_scale) >> 64));
+
+    __atomic_store_n(&partition->tsc_offset, offset, __ATOMIC_RELAXED);
+    partition->tsc_sequence = next_sequence(partition->tsc_sequence);
+    publish(partition);
+    atomic_store(&partition->time_stopped, false);
+}
+
+/* The platform's timers of all that goes by the partition's time; no lock held. */
+static void set_timers(struct hv_partition *partition)
+{
+    for (hv_vp_index i = 0, left = partition->vp_count; left && i < partition->vp_limit; i++) {
+        if (!partition->vps[i])
+            continue;
+        hv_timer_set_all(partition->vps[i]);
+        left--;
+    }
+    hv_emulated_timer_set(partition);
+}
+
+void hv_time_vp_suspended(struct hv_vp *vp)
+{
+    struct hv_partition *partition = vp->partition;
+
+    if (!partition || !partition->parent)
+        return;
+    hv_vp_lock_take(&partition->register_lock);
+    if (--partition->active_vps == 0)
+        stop_time(partition);
+    hv_vp_lock_drop(&partition->register_lock);
+}
+
+void hv_time_vp_resumed(struct hv_vp *vp)
+{
+    struct hv_partition *partition = vp->partition;
+    bool goes_on = false;
+
+    if (!partition || !partition->parent)
+        return;
+    hv_vp_lock_take(&partition->register_lock);
+    if (++partition->active_vps == 1) {
+        continue_time(partition);
+        goes_on = true;
+    }
+    hv_vp_lock_drop(&partition->register_lock);
+    if (goes_on)
+        set_timers(partition);
+}
+
+void hv_time_restored(struct hv_partition *partition)
+{
+    hv_vp_lock_take(&partition->register_lock);
+    partition->active_vps = 0;
+    for (hv_vp_index i = 0; partition->parent && i < partition->vp_limit; i++)
+        partition->active_vps += partition->vps[i] && !(atomic_load(&partition->vps[i]->suspend) & HV_SUSPEND_EXPLICIT);
+    if (partition->parent && !partition->active_vps != atomic_load(&partition->time_stopped))
+        partition->active_vps ? continue_time(partition) : stop_time(partition);
+    publish(partition);
+    hv_vp_lock_drop(&partition->register_lock);
+    set_timers(partition);
+}
+
+uint64_t hv_tsc_at_time(const struct hv_partition *partition, hv_nano100_time time)
+{
+    int64_t offset = __atomic_load_n(&partition->tsc_offset, __ATOMIC_RELAXED);
+    __int128 ticks = (__int128)time - offset; /* of 100 ns, since the TSC was 0 */
     unsigned __int128 tsc;
 
-    if (time == HV_NANO100_NEVER || ticks > UINT64_MAX)
+    if (time == HV_NANO100_NEVER || ticks > UINT64_MAX || atomic_load(&partition->time_stopped))
         return HV_NANO100_NEVER;
     if (ticks <= 0)
         return 0;
-    tsc = (((unsigned __int128)ticks << 64) + hv->tsc_scale - 1) / hv->tsc_scale;
+    tsc = (((unsigned __int128)ticks << 64) + partition->tsc_scale - 1) / partition->tsc_scale;
     return tsc >= HV_NANO100_NEVER ? HV_NANO100_NEVER : (uint64_t)tsc;
 }
 
-hv_nano100_time hv_reference_time(struct hv *hv)
+hv_nano100_time hv_reference_time(struct hv_partition *partition)
 {
-    return hv_time_now(hv->vps[0]);
+    return hv_partition_time(partition);
 }
 
 enum hv_exit hv_msr_read_time_ref_count(struct hv_vp *vp, uint32_t offset, uint64_t *value)
@@ -75,19 +182,20 @@ enum hv_exit hv_msr_read_time_ref_count(struct hv_vp *vp, uint32_t offset, uint6
 enum hv_exit hv_msr_read_reference_tsc(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = atomic_load(&vp->hv->reference_tsc_msr);
+    *value = atomic_load(&vp->partition->reference_tsc_msr);
     return HV_EXIT_DONE;
 }
 
 enum hv_exit hv_msr_write_reference_tsc(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
-    struct hv *hv = vp->hv;
+    struct hv_partition *partition = vp->partition;
 
     (void)offset;
-    atomic_store(&hv->reference_tsc_msr, value);
+    atomic_store(&partition->reference_tsc_msr, value);
     if (value & HV_PAGE_MSR_ENABLE)
-        hv_publish_reference_tsc(hv);
-    hv_show_overlay(hv, HV_OVERLAY_REFERENCE_TSC, 0, hv->reference_tsc_bytes, value, HV_OVERLAY_READ_WRITE);
+        hv_publish_reference_tsc(partition);
+    hv_show_overlay(partition, HV_OVERLAY_REFERENCE_TSC, 0, partition->reference_tsc_bytes, value,
+                    HV_OVERLAY_READ_WRITE);
     return HV_EXIT_DONE;
 }
 
@@ -111,7 +219,7 @@ static void set_platform_timer(struct hv_vp *vp, unsigned index, hv_nano100_time
 {
     const struct hv *hv = vp->hv;
 
-    hv->ops->set_timer(hv->context, vp->index, index, hv_tsc_at_time(hv, time));
+    hv->ops->set_timer(hv->context, vp->handle, index, hv_tsc_at_time(vp->partition, time));
 }
 
 static void disarm(struct hv_vp *vp, unsigned index)
@@ -161,25 +269,28 @@ static bool signal_expiration(struct hv_vp *vp, unsigned index, hv_nano100_time 
     return true;
 }
 
-/*
- * The time of the next expiration, and when to look for it. A timer that is late catches up by a shortened period; a
- * lazy one, or one that is too far behind, skips what it missed (TLFS 15.1.4).
- */
+uint64_t hv_shortest_period(uint64_t period)
+{
+    return period / 2 > MINIMUM_INTERVAL ? period / 2 : MINIMUM_INTERVAL;
+}
+
+hv_nano100_time hv_next_period(hv_nano100_time *due, uint64_t period, unsigned catch_up, hv_nano100_time now)
+{
+    uint64_t behind, interval = hv_shortest_period(period);
+
+    *due += period;
+    behind = now > *due ? (now - *due) / period : 0;
+    if (behind > catch_up)
+        *due += (behind - catch_up) * period;
+    return *due > now + interval ? *due : now + interval;
+}
+
 static void schedule_next_period(struct hv_vp *vp, unsigned index, hv_nano100_time now)
 {
     struct hv_timer *timer = &vp->timer[index];
-    uint64_t period = timer->count, behind, interval;
-    hv_nano100_time wake;
+    unsigned catch_up = timer->config & HV_STIMER_LAZY ? 0 : HV_TIMER_CATCH_UP_PERIODS;
 
-    timer->due += period;
-    behind = now > timer->due ? (now - timer->due) / period : 0;
-    if (timer->config & HV_STIMER_LAZY)
-        timer->due += behind * period;
-    else if (behind > MAXIMUM_CATCH_UP_PERIODS)
-        timer->due += (behind - MAXIMUM_CATCH_UP_PERIODS) * period;
-    interval = period / 2 > MINIMUM_INTERVAL ? period / 2 : MINIMUM_INTERVAL;
-    wake = timer->due > now + interval ? timer->due : now + interval;
-    set_platform_timer(vp, index, wake);
+    set_platform_timer(vp, index, hv_next_period(&timer->due, timer->count, catch_up, now));
 }
 
 static void fire(struct hv_vp *vp, unsigned index, struct hv_interrupts *interrupts)
@@ -229,12 +340,22 @@ void hv_timer_expired(struct hv_vp *vp, unsigned index)
 {
     struct hv_interrupts interrupts = {{0}};
 
-    if (index == HV_VP_TIMER_MESSAGE_RETRY) {
+    switch (index) {
+    case HV_VP_TIMER_MESSAGE_RETRY:
         hv_message_retry(vp);
+        return;
+    case HV_VP_TIMER_APIC:
+        hv_lapic_timer_expired(vp);
+        return;
+    case HV_VP_TIMER_EMULATED:
+        hv_emulated_timer_expired(vp);
+        return;
+    case HV_VP_TIMER_MONITOR:
+        hv_monitors_inspect(vp->hv);
         return;
     }
     hv_vp_lock_take(&vp->lock);
-    if (!vp->timer[index].blocked)
+    if (vp->partition && !vp->timer[index].blocked)
         fire(vp, index, &interrupts);
     hv_vp_lock_drop(&vp->lock);
     hv_interrupts_request(vp, &interrupts);
@@ -273,11 +394,11 @@ static void restart(struct hv_vp *vp, unsigned index, struct hv_interrupts *inte
         start(vp, index, interrupts);
 }
 
-static uint64_t reserved_config_bits(const struct hv *hv)
+static uint64_t reserved_config_bits(const struct hv_partition *partition)
 {
-    if (hv->config.generation == HV_GEN_2008R2)
+    if (partition->hv->config.generation == HV_GEN_2008R2)
         return STIMER_RESERVED_2008R2;
-    if (!hv_has_feature(hv, HV_FEATURE_DirectSyntheticTimers))
+    if (!hv_has_feature(partition, HV_FEATURE_DirectSyntheticTimers))
         return STIMER_RESERVED_2008R2;
     return STIMER_RESERVED_CURRENT;
 }
@@ -286,7 +407,7 @@ static enum hv_exit write_config(struct hv_vp *vp, unsigned index, uint64_t valu
 {
     struct hv_interrupts interrupts = {{0}};
 
-    if (value & reserved_config_bits(vp->hv))
+    if (value & reserved_config_bits(vp->partition))
         return HV_EXIT_GP;
     hv_vp_lock_take(&vp->lock);
     vp->timer[index].config = enable_allowed(value);

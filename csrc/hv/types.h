@@ -17,11 +17,13 @@
 #define HV_PAGE_MASK (~(uint64_t)(HV_PAGE_SIZE - 1))
 
 typedef uint64_t hv_partition_id;
-typedef uint32_t hv_vp_index;
+typedef uint32_t hv_vp_index; /* of a VP in its partition */
+typedef uint32_t hv_vp_handle; /* of a VP in the machine; one of the machine's partition has its index */
 typedef uint64_t hv_gpa;
 typedef uint64_t hv_nano100_time;
 
 #define HV_PARTITION_ID_INVALID UINT64_C(0)
+#define HV_PARTITION_ID_MACHINE UINT64_C(1) /* the machine's own partition: the guest, or the root */
 #define HV_PARTITION_ID_SELF UINT64_MAX
 #define HV_ANY_VP UINT32_C(0xFFFFFFFF)
 #define HV_NANO100_NEVER UINT64_MAX
@@ -41,7 +43,7 @@ typedef enum hv_status {
 
 /* Bit positions in HV_PARTITION_PRIVILEGE_MASK (TLFS 5.2.3). */
 enum hv_privilege {
-#define HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default) HV_PRIVILEGE_##name = bit,
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...) HV_PRIVILEGE_##name = bit,
 #include "tlfs/privileges.def"
 #undef HV_PRIVILEGE_ROW
 };
@@ -89,6 +91,51 @@ enum hv_message_type {
 #include "tlfs/message_types.def"
 #undef HV_MESSAGE_TYPE_ROW
 };
+
+/* HV_REGISTER_NAME (TLFS 11.2). */
+enum hv_register_name {
+#define HV_REGISTER_ROW(code, name, symbol, size, keeper, generations) HV_REGISTER_##symbol = code,
+#include "tlfs/registers.def"
+#undef HV_REGISTER_ROW
+};
+
+/* Number of rows of registers.def. */
+enum {
+#define HV_REGISTER_ROW(code, name, symbol, ...) HV_REGISTER_ROW_##symbol,
+#include "tlfs/registers.def"
+#undef HV_REGISTER_ROW
+    HV_REGISTER_ROWS
+};
+
+/* TLFS 11.3; the selector comes before the attributes, as deployed clients have it: the text's figure swaps them. */
+struct hv_segment_register {
+    uint64_t base;
+    uint32_t limit;
+    uint16_t selector;
+    uint16_t attributes; /* 3:0 type, 4 S, 6:5 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G */
+};
+struct hv_table_register {
+    uint16_t pad[3];
+    uint16_t limit;
+    uint64_t base;
+};
+union hv_register_value {
+    struct {
+        uint64_t low, high;
+    } reg128;
+    uint64_t reg64;
+    uint32_t reg32;
+    struct hv_segment_register segment;
+    struct hv_table_register table;
+};
+_Static_assert(sizeof(union hv_register_value) == 16, "TLFS 11.3");
+
+/* Rights to memory and kinds of access (TLFS 8.2.1, 9.2.1); internally always a mask. */
+#define HV_ACCESS_READ 1u
+#define HV_ACCESS_WRITE 2u
+#define HV_ACCESS_EXECUTE 4u
+#define HV_ACCESS_ALL 7u
+
 #define HV_MESSAGE_TYPE_HYPERVISOR_MASK UINT32_C(0x80000000)
 
 /* TLFS 14.8.4. The order of payload size and flags is the one deployed clients read: the text's figure swaps them. */

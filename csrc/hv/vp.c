@@ -1,14 +1,103 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * TLFS chapter 10 (guest side): virtual processors, their index, run time and idle state.
+ * TLFS chapter 10: virtual processors, their creation and deletion, index, run time and idle state. (Their registers
+ * are in vp_registers.c.)
  */
 #include "internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 hv_vp_index hv_vp_get_index(const struct hv_vp *vp)
 {
     return vp->index;
+}
+
+hv_vp_handle hv_vp_get_handle(const struct hv_vp *vp)
+{
+    return vp->handle;
+}
+
+bool hv_vp_is_child(const struct hv_vp *vp)
+{
+    const struct hv_partition *partition = vp->partition;
+
+    return partition && partition->parent;
+}
+
+hv_partition_id hv_vp_get_partition_id(const struct hv_vp *vp)
+{
+    const struct hv_partition *partition = vp->partition;
+
+    return partition ? partition->id : HV_PARTITION_ID_INVALID;
+}
+
+/* -- The pool: a VP that once existed is kept, so that a timer or a kick that comes late finds it -- */
+
+#define VP_PAGES 5 /* SIM, SIEF, APIC assist, and two of scratch */
+
+void hv_vp_free(struct hv_vp *vp)
+{
+    if (vp->sim_page)
+        vp->hv->ops->free_pages(vp->hv->context, vp->sim_page, VP_PAGES);
+    free(vp->lapic);
+    hv_vp_lock_destroy(&vp->lock);
+    free(vp);
+}
+
+static struct hv_vp *make_vp(struct hv *hv)
+{
+    struct hv_vp *vp = calloc(1, sizeof(*vp));
+
+    if (!vp)
+        return NULL;
+    vp->hv = hv;
+    hv_vp_lock_init(&vp->lock);
+    vp->sim_page = hv->ops->allocate_pages(hv->context, VP_PAGES);
+    if (!vp->sim_page) {
+        hv_vp_free(vp);
+        return NULL;
+    }
+    vp->sief_page = vp->sim_page + HV_PAGE_SIZE;
+    vp->apic_assist_page = vp->sief_page + HV_PAGE_SIZE;
+    vp->input_page = vp->apic_assist_page + HV_PAGE_SIZE;
+    vp->output_page = vp->input_page + HV_PAGE_SIZE;
+    return vp;
+}
+
+static struct hv_vp *make_handle(struct hv *hv)
+{
+    struct hv_vp *vp = hv->handle_count < HV_MAX_VPS ? make_vp(hv) : NULL;
+
+    if (vp) {
+        vp->handle = hv->handle_count;
+        hv->by_handle[hv->handle_count++] = vp;
+    }
+    return vp;
+}
+
+static void pool_put(struct hv_vp *vp)
+{
+    vp->next_free = vp->hv->free_vps;
+    vp->hv->free_vps = vp;
+}
+
+bool hv_vp_allocate(struct hv *hv, struct hv_vp **vp)
+{
+    *vp = make_handle(hv);
+    return *vp != NULL;
+}
+
+void hv_vp_insert(struct hv_partition *partition, struct hv_vp *vp, hv_vp_index index)
+{
+    vp->index = index;
+    vp->partition = partition;
+    __atomic_store_n(&partition->vps[index], vp, __ATOMIC_RELEASE); /* flushes and IPIs look without a lock */
+    __atomic_fetch_or(&partition->all_vps.bank[index / 64], UINT64_C(1) << (index % 64), __ATOMIC_RELEASE);
+    partition->vp_count++;
+    partition->hv->vp_count++;
+    if (partition->hv->lps)
+        hv_scheduler_add(vp);
 }
 
 void hv_vp_reset(struct hv_vp *vp)
@@ -17,7 +106,222 @@ void hv_vp_reset(struct hv_vp *vp)
     hv_synic_reset(vp);
     vp->apic_assist_msr = 0;
     vp->assist_vector = -1;
-    memset(vp->apic_assist_page, 0, sizeof(vp->apic_assist_page));
+    memset(vp->apic_assist_page, 0, HV_PAGE_SIZE);
+    memset(vp->power_state_config, 0, sizeof(vp->power_state_config));
+}
+
+static void clear_counters(struct hv_vp *vp)
+{
+    memset(vp->hypercalls, 0, sizeof(vp->hypercalls));
+    memset(vp->msr_reads, 0, sizeof(vp->msr_reads));
+    memset(vp->msr_writes, 0, sizeof(vp->msr_writes));
+    vp->unknown_hypercalls = vp->unknown_msrs = 0;
+    atomic_store(&vp->messages_delivered, 0);
+    atomic_store(&vp->events_signaled, 0);
+    atomic_store(&vp->interrupts_requested, 0);
+    vp->auto_eois = vp->assisted_eois = 0;
+}
+
+/* -- Creation and deletion (TLFS 10.4.1, 10.4.2) -- */
+
+/*
+ * Find a VP of the pool whose processor is there, or have one made. It stays in the pool, so that a call that has to
+ * wait, or is refused, loses nothing.
+ */
+static hv_status prepare(struct hv *hv, struct hv_vp **found)
+{
+    struct hv_vp *vp = hv->free_vps;
+
+    while (vp && !vp->made)
+        vp = vp->next_free;
+    *found = vp;
+    if (vp)
+        return HV_STATUS_SUCCESS;
+    if (!hv->free_vps) {
+        vp = make_handle(hv);
+        if (!vp)
+            return HV_STATUS_NO_RESOURCES;
+        pool_put(vp);
+    }
+    vp = *found = hv->free_vps;
+    switch (hv->ops->create_vp(hv->context, vp->handle)) {
+    case HV_PROGRESS_DONE:
+        vp->made = true;
+        return HV_STATUS_SUCCESS;
+    case HV_PROGRESS_WAIT:
+        return HV_STATUS_WAIT;
+    default:
+        return HV_STATUS_NO_RESOURCES;
+    }
+}
+
+static void pool_take(struct hv_vp *vp)
+{
+    struct hv_vp **link = &vp->hv->free_vps;
+
+    while (*link != vp)
+        link = &(*link)->next_free;
+    *link = vp->next_free;
+}
+
+static hv_status admit(const struct hv_call *call)
+{
+    struct hv *hv = call->vp->hv;
+    struct hv_admission admission = {
+        .what = HV_ADMIT_VP,
+        .parent = call->partition->parent->id,
+        .partition = call->partition->id,
+        .depth = call->partition->depth,
+        .partitions = hv->partition_count,
+        .vps = hv->vp_count,
+    };
+
+    switch (hv->ops->admit(hv->context, call->vp->handle, &admission)) {
+    case HV_PROGRESS_DONE:
+        return HV_STATUS_SUCCESS;
+    case HV_PROGRESS_WAIT:
+        return HV_STATUS_WAIT;
+    default:
+        return HV_STATUS_NO_RESOURCES;
+    }
+}
+
+/* Power it on, suspended; only then others see it (TLFS 10.4.1). */
+static bool begin_life(struct hv_partition *partition, struct hv_vp *vp, hv_vp_index index)
+{
+    bool boot_processor = index == 0; /* TLFS 10.1.5 */
+
+    pool_take(vp);
+    clear_counters(vp);
+    hv_vp_registers_reset(vp);
+    vp->index = index;
+    vp->partition = partition;
+    vp->hv->ops->reset_vp(vp->hv->context, vp->handle, index, !boot_processor);
+    if (!hv_lapic_create(vp)) {
+        vp->partition = NULL;
+        pool_put(vp);
+        return false;
+    }
+    hv_vp_reset(vp);
+    if (atomic_load(&partition->paused))
+        hv_vp_set_suspend(vp, HV_SUSPEND_OPERATOR);
+    hv_vp_insert(partition, vp, index);
+    hv_emulated_timer_set(partition);
+    atomic_store(&vp->yield_until, 0);
+    atomic_store(&vp->owner, HV_OWNER_NONE);
+    return true;
+}
+
+bool hv_vp_restore(struct hv_partition *partition, struct hv_vp *vp, hv_vp_index index)
+{
+    return begin_life(partition, vp, index);
+}
+
+/* Where the interface generations have the fields; the rest is padding, which deployed callers leave dirty. */
+struct create_vp_input {
+    hv_partition_id partition;
+    uint32_t index;
+    uint32_t padding;
+    union {
+        struct {
+            uint64_t proximity, flags;
+        } as_2008r2;
+        struct {
+            uint64_t subnode_id, proximity, flags;
+        } as_current;
+    };
+};
+
+static hv_status check_creation(const struct hv_call *call, const struct create_vp_input *in)
+{
+    const struct hv_partition *partition = call->partition;
+    bool current = partition->hv->config.generation == HV_GEN_CURRENT;
+    uint64_t proximity = current ? in->as_current.proximity : in->as_2008r2.proximity;
+    uint64_t flags = current ? in->as_current.flags : in->as_2008r2.flags;
+
+    if (!hv_partition_is_active(partition))
+        return HV_STATUS_INVALID_PARTITION_STATE;
+    if (in->index >= partition->vp_limit || partition->vps[in->index])
+        return HV_STATUS_INVALID_VP_INDEX;
+    if (flags || !hv_proximity_is_valid(proximity))
+        return HV_STATUS_INVALID_PARAMETER;
+    /* A cap takes nothing from others, so it has no total that could be exceeded. */
+    if (!hv_reserve_allows_vp(partition))
+        return HV_STATUS_OPERATION_DENIED;
+    return HV_STATUS_SUCCESS;
+}
+
+hv_status hv_call_create_vp(struct hv_call *call)
+{
+    const struct create_vp_input *in = call->input;
+    struct hv_partition *partition = call->partition;
+    struct hv_vp *vp;
+    hv_status status = check_creation(call, in);
+
+    if (status != HV_STATUS_SUCCESS)
+        return status;
+    if (!hv_pool_charge(partition, HV_COST_Vp))
+        return HV_STATUS_INSUFFICIENT_MEMORY;
+    status = prepare(partition->hv, &vp);
+    if (status == HV_STATUS_SUCCESS)
+        status = admit(call);
+    if (status == HV_STATUS_SUCCESS && !begin_life(partition, vp, in->index))
+        status = HV_STATUS_NO_RESOURCES;
+    if (status != HV_STATUS_SUCCESS)
+        hv_pool_release(partition, HV_COST_Vp);
+    return status;
+}
+
+static void hide_overlays(struct hv_vp *vp)
+{
+    struct hv_partition *partition = vp->partition;
+
+    hv_show_overlay(partition, HV_OVERLAY_APIC_ASSIST, vp->index, vp->apic_assist_page, 0, HV_OVERLAY_READ_WRITE);
+    hv_show_overlay(partition, HV_OVERLAY_SIEF, vp->index, vp->sief_page, 0, HV_OVERLAY_READ_WRITE);
+    hv_show_overlay(partition, HV_OVERLAY_SIM, vp->index, vp->sim_page, 0, HV_OVERLAY_READ_WRITE);
+}
+
+void hv_vp_remove(struct hv_vp *vp)
+{
+    struct hv_partition *partition = vp->partition;
+
+    if (atomic_exchange(&vp->tlb_flush_inhibit, false))
+        hv_tlb_flush_inhibit_cleared(vp);
+    hv_scheduler_remove(vp);
+    __atomic_fetch_and(&partition->all_vps.bank[vp->index / 64], ~(UINT64_C(1) << (vp->index % 64)), __ATOMIC_RELEASE);
+    __atomic_store_n(&partition->vps[vp->index], NULL, __ATOMIC_RELEASE);
+    partition->vp_count--;
+    partition->hv->vp_count--;
+    hv_vp_set_suspend(vp, HV_SUSPEND_EXPLICIT); /* reference time stops when no other VP is active */
+    hv_emulated_timer_set(partition);
+    hv_intercept_vp_remove(vp);
+    hide_overlays(vp);
+    hv_lapic_remove(vp);
+    hv_vp_reset(vp);
+    /* A timer or a kick that comes late finds it in no partition. It stays owned until it lives again. */
+    hv_vp_lock_take(&vp->lock);
+    vp->partition = NULL;
+    hv_vp_lock_drop(&vp->lock);
+    hv_pool_release(partition, HV_COST_Vp);
+    pool_put(vp);
+}
+
+hv_status hv_call_delete_vp(struct hv_call *call)
+{
+    struct hv_partition *partition = call->partition;
+    uint32_t index;
+    struct hv_vp *vp;
+
+    memcpy(&index, (const uint8_t *)call->input + sizeof(hv_partition_id), sizeof(index));
+    if (!hv_partition_is_active(partition))
+        return HV_STATUS_INVALID_PARTITION_STATE;
+    vp = hv_partition_vp(partition, index);
+    if (!vp)
+        return HV_STATUS_INVALID_VP_INDEX;
+    if (!hv_vp_acquire(call->vp, vp))
+        return HV_STATUS_WAIT;
+    hv_vp_remove(vp);
+    return HV_STATUS_SUCCESS;
 }
 
 enum hv_exit hv_msr_read_vp_index(struct hv_vp *vp, uint32_t offset, uint64_t *value)
@@ -27,11 +331,17 @@ enum hv_exit hv_msr_read_vp_index(struct hv_vp *vp, uint32_t offset, uint64_t *v
     return HV_EXIT_DONE;
 }
 
+/* With a root the scheduler knows, else the machine. */
+static hv_nano100_time run_time(struct hv_vp *vp)
+{
+    return vp->hv->lps ? hv_vp_run_time(vp) : vp->hv->ops->vp_run_time(vp->hv->context, vp->handle);
+}
+
 /* TLFS 10.3.2 */
 enum hv_exit hv_msr_read_vp_runtime(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = vp->hv->ops->vp_run_time(vp->hv->context, vp->index);
+    *value = run_time(vp);
     return HV_EXIT_DONE;
 }
 
@@ -47,7 +357,7 @@ enum hv_exit hv_msr_read_guest_idle(struct hv_vp *vp, uint32_t offset, uint64_t 
 void hv_get_vp_state(struct hv_vp *vp, struct hv_vp_state *state)
 {
     memset(state, 0, sizeof(*state));
-    state->run_time = vp->hv->ops->vp_run_time(vp->hv->context, vp->index);
+    state->run_time = run_time(vp);
     memcpy(state->hypercalls, vp->hypercalls, sizeof(state->hypercalls));
     memcpy(state->msr_reads, vp->msr_reads, sizeof(state->msr_reads));
     memcpy(state->msr_writes, vp->msr_writes, sizeof(state->msr_writes));
@@ -83,12 +393,34 @@ void hv_get_vp_state(struct hv_vp *vp, struct hv_vp_state *state)
     hv_vp_lock_drop(&vp->lock);
 }
 
-/* -- Sets of VPs in hypercalls (later than 2.0a) -- */
+/* -- Sets of VPs -- */
 
-void hv_keep_existing_vps(const struct hv *hv, struct hv_vp_set *set)
+void hv_vp_handles(const struct hv_partition *partition, const struct hv_vp_set *by_index, struct hv_vp_set *handles)
 {
-    for (unsigned i = 0; i < hv->vp_banks; i++)
-        set->bank[i] &= hv->all_vps.bank[i];
+    if (!partition->parent) {
+        *handles = *by_index;
+        return;
+    }
+    memset(handles, 0, sizeof(*handles));
+    for (unsigned i = 0; i < partition->vp_banks; i++) {
+        uint64_t present = __atomic_load_n(&partition->all_vps.bank[i], __ATOMIC_ACQUIRE);
+
+        for (uint64_t bits = by_index->bank[i] & present; bits; bits &= bits - 1) {
+            unsigned index = i * 64 + (unsigned)__builtin_ctzll(bits);
+            const struct hv_vp *vp = __atomic_load_n(&partition->vps[index], __ATOMIC_ACQUIRE);
+
+            if (vp) /* it may be deleted at this moment */
+                handles->bank[vp->handle / 64] |= UINT64_C(1) << (vp->handle % 64);
+        }
+    }
+}
+
+/* In hypercalls (later than 2.0a). */
+
+void hv_keep_existing_vps(const struct hv_partition *partition, struct hv_vp_set *set)
+{
+    for (unsigned i = 0; i < partition->vp_banks; i++)
+        set->bank[i] &= __atomic_load_n(&partition->all_vps.bank[i], __ATOMIC_ACQUIRE);
 }
 
 /* A sparse set: bit i of the mask says that a bank of VPs 64i..64i+63 follows. */
@@ -97,7 +429,7 @@ hv_status hv_read_vp_set(const struct hv_call *call, uint64_t format, uint64_t b
     unsigned next = 0;
 
     if (format == HV_VP_SET_ALL) {
-        *set = call->vp->hv->all_vps;
+        *set = call->vp->partition->all_vps;
         return HV_STATUS_SUCCESS;
     }
     if (format != HV_VP_SET_SPARSE)
@@ -108,10 +440,10 @@ hv_status hv_read_vp_set(const struct hv_call *call, uint64_t format, uint64_t b
     for (unsigned i = 0; i < 64; i++) {
         if (!((bank_mask >> i) & 1))
             continue;
-        if (i < call->vp->hv->vp_banks)
+        if (i < call->vp->partition->vp_banks)
             set->bank[i] = call->variable[next];
         next++;
     }
-    hv_keep_existing_vps(call->vp->hv, set);
+    hv_keep_existing_vps(call->vp->partition, set);
     return HV_STATUS_SUCCESS;
 }

@@ -385,9 +385,9 @@ class HostileGuest
     void inspect()
     {
         struct hv_cpuid leaf;
-        hv_cpuid(machine_->core(), HV_CPUID_FIRST + bytes_.take<uint16_t>(), &leaf);
+        hv_cpuid(hv_machine_partition(machine_->core()), HV_CPUID_FIRST + bytes_.take<uint16_t>(), &leaf);
         hv_partition_state partition;
-        hv_get_partition_state(machine_->core(), &partition);
+        hv_get_partition_state(hv_machine_partition(machine_->core()), &partition);
         hv_vp_state state;
         hv_get_vp_state(machine_->vp(some_vp()), &state);
         uint8_t choice = bytes_.take<uint8_t>();
@@ -400,7 +400,7 @@ class HostileGuest
 
     uint64_t machine_reference_time()
     {
-        return hv_reference_time(machine_->core());
+        return hv_reference_time(hv_machine_partition(machine_->core()));
     }
 
     void check_time()

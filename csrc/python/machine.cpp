@@ -21,7 +21,7 @@ struct PlatformOps {
 
     static bool known_vp(Machine &m, hv_vp_index vp, const char *function)
     {
-        if (vp >= m.config_.core.vp_count) {
+        if (vp >= (m.config_.core.root ? HV_MAX_VPS : m.config_.core.vp_count)) {
             m.violation(std::string(function) + ": no VP has index " + std::to_string(vp));
             return false;
         }
@@ -304,6 +304,7 @@ static hv_platform_ops make_table()
     ops.cpuid_changed = PlatformOps::cpuid_changed;
     ops.crash = PlatformOps::crash;
     ops.trace_hypercall = PlatformOps::trace_hypercall;
+    add_child_operations(ops);
     return ops;
 }
 
@@ -312,8 +313,9 @@ const hv_platform_ops PlatformOps::table = make_table();
 /* -- The machine -- */
 
 Machine::Machine(const MachineConfig &config, const GuestMemory &initial_memory)
-    : memory(initial_memory), run_time(config.core.vp_count), config_(config), apics_(config.core.vp_count),
-      timers_(config.core.vp_count)
+    : processors(HV_MAX_VPS + 1), memory(initial_memory),
+      run_time(config.core.root ? HV_MAX_VPS : config.core.vp_count), config_(config), apics_(config.core.vp_count),
+      timers_(config.core.root ? HV_MAX_VPS : config.core.vp_count)
 {
     const char *error = nullptr;
     if (config_.hypercall_code.size() > HV_PAGE_SIZE) {
@@ -333,19 +335,26 @@ void Machine::violation(const std::string &text)
     }
 }
 
-hv_vp *Machine::vp(hv_vp_index index)
+hv_vp *Machine::vp(hv_vp_handle index)
 {
-    hv_vp *vp = hv_get_vp(core(), index);
+    hv_vp *vp = hv_get_vp_by_handle(core(), index);
     if (!vp) {
         throw std::out_of_range("the machine has no VP " + std::to_string(index));
     }
     return vp;
 }
 
+Processor &Machine::processor(hv_vp_handle handle)
+{
+    if (handle >= HV_MAX_VPS || !processors[handle].created) {
+        throw std::out_of_range("no child has VP " + std::to_string(handle));
+    }
+    return processors[handle];
+}
+
 LocalApic &Machine::apic(hv_vp_index index)
 {
-    vp(index);
-    return apics_[index];
+    return apics_.at(index);
 }
 
 void Machine::leave()
@@ -441,14 +450,53 @@ static size_t rest_of_page(uint64_t gpa, size_t size)
     return std::min<size_t>(size, HV_PAGE_SIZE - static_cast<size_t>(gpa % HV_PAGE_SIZE));
 }
 
-void Machine::read(uint64_t gpa, uint8_t *buffer, size_t size)
+/* Inside one page, through the second stage. */
+void Machine::access_page(hv_vp_handle handle, uint64_t gpa, uint8_t *read_to, const uint8_t *write_from, size_t size)
+{
+    unsigned wanted = write_from ? HV_ACCESS_WRITE : HV_ACCESS_READ;
+    hv_vp *accessor = vp(handle);
+    hv_translation to{};
+    hv_translate_gpa(accessor, gpa, wanted, &to);
+    uint64_t offset = gpa % HV_PAGE_SIZE;
+    switch (to.kind) {
+    case HV_TRANSLATION_OVERLAY:
+        write_from ? std::memcpy(to.page + offset, write_from, size) : std::memcpy(read_to, to.page + offset, size);
+        return;
+    case HV_TRANSLATION_RAM:
+        if (write_from ? memory.write_ram(to.spa + offset, write_from, size)
+                       : memory.read_ram(to.spa + offset, read_to, size)) {
+            return;
+        }
+        break;
+    case HV_TRANSLATION_FAULT:
+        throw GeneralProtectionFault("#GP: write to a read-only overlay page");
+    case HV_TRANSLATION_UNMAPPED:
+        break;
+    default:
+        if (!hv_vp_is_child(accessor)) {
+            throw MachineCheck("#MC: access without the right to the page");
+        }
+    }
+    if (hv_vp_is_child(accessor)) {
+        throw GpaFault(to.kind == HV_TRANSLATION_UNMAPPED ? "the GPA is not mapped" : "a right to the GPA is missing");
+    }
+    if (read_to) {
+        std::memset(read_to, 0xFF, size); /* a device would be there */
+    }
+}
+
+void Machine::read(uint64_t gpa, uint8_t *buffer, size_t size, hv_vp_handle handle)
 {
     while (size) {
         size_t part = rest_of_page(gpa, size);
-        Access access = memory.read(gpa, buffer, part);
-        throw_for(access);
-        if (access == Access::unmapped) {
-            std::memset(buffer, 0xFF, part);
+        if (config_.core.root) {
+            access_page(handle, gpa, buffer, nullptr, part);
+        } else {
+            Access access = memory.read(gpa, buffer, part);
+            throw_for(access);
+            if (access == Access::unmapped) {
+                std::memset(buffer, 0xFF, part);
+            }
         }
         gpa += part;
         buffer += part;
@@ -456,11 +504,15 @@ void Machine::read(uint64_t gpa, uint8_t *buffer, size_t size)
     }
 }
 
-void Machine::write(uint64_t gpa, const uint8_t *buffer, size_t size)
+void Machine::write(uint64_t gpa, const uint8_t *buffer, size_t size, hv_vp_handle handle)
 {
     while (size) {
         size_t part = rest_of_page(gpa, size);
-        throw_for(memory.write(gpa, buffer, part));
+        if (config_.core.root) {
+            access_page(handle, gpa, nullptr, buffer, part);
+        } else {
+            throw_for(memory.write(gpa, buffer, part));
+        }
         gpa += part;
         buffer += part;
         size -= part;
@@ -607,42 +659,42 @@ bool Machine::end_interrupt_assisted(hv_vp_index index)
 
 hv_status Machine::create_port(uint32_t port, const hv_port_info &info)
 {
-    hv_status status = hv_operator_create_port(core(), port, &info);
+    hv_status status = hv_operator_create_port(hv_machine_partition(core()), port, &info);
     leave();
     return status;
 }
 
 hv_status Machine::delete_port(uint32_t port)
 {
-    hv_status status = hv_operator_delete_port(core(), port);
+    hv_status status = hv_operator_delete_port(hv_machine_partition(core()), port);
     leave();
     return status;
 }
 
 hv_status Machine::connect_port(uint32_t connection, uint32_t port)
 {
-    hv_status status = hv_operator_connect_port(core(), connection, port);
+    hv_status status = hv_operator_connect_port(hv_machine_partition(core()), connection, port);
     leave();
     return status;
 }
 
 hv_status Machine::disconnect_port(uint32_t connection)
 {
-    hv_status status = hv_operator_disconnect_port(core(), connection);
+    hv_status status = hv_operator_disconnect_port(hv_machine_partition(core()), connection);
     leave();
     return status;
 }
 
 hv_status Machine::post_message(uint32_t port, uint32_t type, const std::string &payload)
 {
-    hv_status status = hv_operator_post_message(core(), port, type, payload.data(), payload.size());
+    hv_status status = hv_operator_post_message(hv_machine_partition(core()), port, type, payload.data(), payload.size());
     leave();
     return status;
 }
 
 hv_status Machine::signal_event(uint32_t port, uint16_t flag)
 {
-    hv_status status = hv_operator_signal_event(core(), port, flag);
+    hv_status status = hv_operator_signal_event(hv_machine_partition(core()), port, flag);
     leave();
     return status;
 }

@@ -11,10 +11,13 @@
 
 #include <array>
 #include <memory>
+#include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "children.hpp"
 #include "core.hpp"
 #include "guest_memory.hpp"
 #include "local_apic.hpp"
@@ -35,6 +38,10 @@ struct GeneralProtectionFault : ProcessorException {
     using ProcessorException::ProcessorException;
 };
 struct MachineCheck : ProcessorException {
+    using ProcessorException::ProcessorException;
+};
+/* A child's access that its GPA space does not allow. */
+struct GpaFault : ProcessorException {
     using ProcessorException::ProcessorException;
 };
 struct RestoreError : std::runtime_error {
@@ -116,8 +123,19 @@ class Machine
     {
         return hv_.get();
     }
-    /* Throws std::out_of_range where there is no such VP. */
-    hv_vp *vp(hv_vp_index index);
+    /* By handle. Throws std::out_of_range where there is no such VP. */
+    hv_vp *vp(hv_vp_handle handle);
+
+    /* -- Children -- */
+    std::vector<Processor> processors; /* by handle, and a last one for calls that name none */
+    std::set<uint32_t> refused_registers; /* names whose values the processor refuses */
+    hv_progress creation_progress = HV_PROGRESS_DONE, admission_progress = HV_PROGRESS_DONE;
+    std::optional<uint64_t> admitted_privileges;
+    ChildRecords child_records;
+    /* Throws std::out_of_range where no child's processor is. */
+    Processor &processor(hv_vp_handle handle);
+    void leave(); /* do what platform functions had to put off, then throw if the core broke a rule */
+    void violation(const std::string &text);
 
     hv_exit hypercall(hv_vp_index index, Registers &registers, bool long_mode, bool legal);
     uint64_t read_msr(hv_vp_index index, uint32_t msr);
@@ -125,8 +143,8 @@ class Machine
     bool write_msr_quietly(hv_vp_index index, uint32_t msr, uint64_t value); /* false: #GP */
 
     /* As the guest's own instructions: may cross pages, throws what the processor would. */
-    void read(uint64_t gpa, uint8_t *buffer, size_t size);
-    void write(uint64_t gpa, const uint8_t *buffer, size_t size);
+    void read(uint64_t gpa, uint8_t *buffer, size_t size, hv_vp_handle vp = 0);
+    void write(uint64_t gpa, const uint8_t *buffer, size_t size, hv_vp_handle vp = 0);
     GuestMemory memory;
 
     /* -- Time -- */
@@ -179,8 +197,7 @@ class Machine
         uint64_t tsc = HV_NANO100_NEVER;
     };
 
-    void violation(const std::string &text);
-    void leave(); /* do what platform functions had to put off, then throw if the core broke a rule */
+    void access_page(hv_vp_handle vp, uint64_t gpa, uint8_t *read_to, const uint8_t *write_from, size_t size);
     void collect_assisted(hv_vp_index index);
     void revoke_assist(hv_vp_index index);
     void finish_eoi(hv_vp_index index);

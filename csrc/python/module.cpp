@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
+
 #include <optional>
 
+#include "children_module.hpp"
 #include "fuzz.h"
 #include "machine.hpp"
 #include "tables.hpp"
@@ -46,11 +49,22 @@ static std::unique_ptr<Machine> make_machine(const std::string &generation, uint
                                              std::optional<uint64_t> privileges, std::optional<uint32_t> features,
                                              std::optional<uint32_t> recommendations,
                                              std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
-                                             const std::string &hypercall_code)
+                                             const std::string &hypercall_code, bool root,
+                                             std::optional<std::array<uint64_t, 3>> processor)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));
     config.core.vp_count = vps;
+    config.core.root = root;
+    config.core.intel = true;
+    if (root) {
+        config.core.privileges = UINT64_MAX; /* TLFS 22.4: all there are */
+    }
+    if (processor) {
+        config.core.processor_features = (*processor)[0];
+        config.core.xsave_features = (*processor)[1];
+        config.core.clflush_size = (*processor)[2];
+    }
     config.core.gpa_bits = gpa_bits;
     config.core.tsc_frequency = tsc_frequency;
     config.core.apic_frequency = apic_frequency;
@@ -165,7 +179,7 @@ static void add_hypercall_result(py::module_ &module)
 static py::dict partition_state(Machine &machine)
 {
     hv_partition_state s{};
-    hv_get_partition_state(machine.core(), &s);
+    hv_get_partition_state(hv_machine_partition(machine.core()), &s);
     py::list crash;
     for (uint64_t parameter : s.crash_parameters) {
         crash.append(parameter);
@@ -209,8 +223,8 @@ static py::dict vp_state(Machine &machine, hv_vp_index vp)
 
 static py::list ports(Machine &machine)
 {
-    std::vector<hv_port_state> states(hv_list_ports(machine.core(), nullptr, 0));
-    states.resize(std::min(states.size(), hv_list_ports(machine.core(), states.data(), states.size())));
+    std::vector<hv_port_state> states(hv_list_ports(hv_machine_partition(machine.core()), nullptr, 0));
+    states.resize(std::min(states.size(), hv_list_ports(hv_machine_partition(machine.core()), states.data(), states.size())));
     py::list list;
     for (const hv_port_state &s : states) {
         py::object vp = s.info.vp == HV_ANY_VP ? py::object(py::none()) : py::cast(s.info.vp);
@@ -223,8 +237,8 @@ static py::list ports(Machine &machine)
 
 static py::list connections(Machine &machine)
 {
-    std::vector<hv_connection_state> states(hv_list_connections(machine.core(), nullptr, 0));
-    states.resize(std::min(states.size(), hv_list_connections(machine.core(), states.data(), states.size())));
+    std::vector<hv_connection_state> states(hv_list_connections(hv_machine_partition(machine.core()), nullptr, 0));
+    states.resize(std::min(states.size(), hv_list_connections(hv_machine_partition(machine.core()), states.data(), states.size())));
     py::list list;
     for (const hv_connection_state &s : states) {
         list.append(py::dict("connection_id"_a = s.connection_id, "port_id"_a = s.port_id));
@@ -336,11 +350,11 @@ template <typename Class> static void add_guest_side(Class &type)
             [](Machine &m, uint32_t leaf) {
                 struct hv_cpuid out {
                 };
-                ::hv_cpuid(m.core(), leaf, &out);
+                ::hv_cpuid(hv_machine_partition(m.core()), leaf, &out);
                 return py::make_tuple(out.eax, out.ebx, out.ecx, out.edx);
             },
             "leaf"_a)
-        .def_property_readonly("tsc_is_invariant", [](Machine &m) { return hv_tsc_is_invariant(m.core()); })
+        .def_property_readonly("tsc_is_invariant", [](Machine &m) { return hv_tsc_is_invariant(hv_machine_partition(m.core())); })
         .def("rdmsr", &Machine::read_msr, "vp"_a, "index"_a)
         .def("wrmsr", &Machine::write_msr, "vp"_a, "index"_a, "value"_a)
         .def(
@@ -362,18 +376,18 @@ template <typename Class> static void add_memory(Class &type)
 {
     type.def(
             "read",
-            [](Machine &m, uint64_t gpa, size_t size) {
+            [](Machine &m, uint64_t gpa, size_t size, hv_vp_handle vp) {
                 std::vector<uint8_t> buffer(size);
-                m.read(gpa, buffer.data(), size);
+                m.read(gpa, buffer.data(), size, vp);
                 return to_bytes(buffer);
             },
-            "gpa"_a, "size"_a)
+            "gpa"_a, "size"_a, "vp"_a = 0)
         .def(
             "write",
-            [](Machine &m, uint64_t gpa, const std::string &data) {
-                m.write(gpa, reinterpret_cast<const uint8_t *>(data.data()), data.size());
+            [](Machine &m, uint64_t gpa, const std::string &data, hv_vp_handle vp) {
+                m.write(gpa, reinterpret_cast<const uint8_t *>(data.data()), data.size(), vp);
             },
-            "gpa"_a, "data"_a)
+            "gpa"_a, "data"_a, "vp"_a = 0)
         .def(
             "read_ram",
             [](Machine &m, uint64_t gpa, size_t size) {
@@ -411,7 +425,7 @@ template <typename Class> static void add_time(Class &type)
                 return tsc == HV_NANO100_NEVER ? py::object(py::none()) : py::cast(tsc);
             },
             "vp"_a, "timer"_a)
-        .def_property_readonly("reference_time", [](Machine &m) { return hv_reference_time(m.core()); })
+        .def_property_readonly("reference_time", [](Machine &m) { return hv_reference_time(hv_machine_partition(m.core())); })
         .def(
             "set_run_time",
             [](Machine &m, hv_vp_index vp, uint64_t nano100) {
@@ -499,7 +513,10 @@ template <typename Class> static void add_records(Class &type)
         .def_property_readonly("idles", [](const Machine &m) { return m.records.idles; })
         .def_property_readonly("resets", [](const Machine &m) { return m.records.resets; })
         .def_property_readonly("cpuid_changes", [](const Machine &m) { return m.records.cpuid_changes; })
-        .def("clear_records", [](Machine &m) { m.records = Records(); });
+        .def("clear_records", [](Machine &m) { 
+                 m.records = Records();
+                 m.child_records = ChildRecords();
+             });
 }
 
 template <typename Class> static void add_state(Class &type)
@@ -523,6 +540,7 @@ static void add_exceptions(py::module_ &module)
     py::register_exception<InvalidOpcode>(module, "InvalidOpcode", base);
     py::register_exception<GeneralProtectionFault>(module, "GeneralProtectionFault", base);
     py::register_exception<MachineCheck>(module, "MachineCheck", base);
+    py::register_exception<GpaFault>(module, "GpaFault", base);
     py::register_exception<RestoreError>(module, "RestoreError", PyExc_ValueError);
     py::register_exception<ContractViolation>(module, "ContractViolation", PyExc_AssertionError);
 }
@@ -539,7 +557,7 @@ PYBIND11_MODULE(_core, module)
              "memory"_a = uint64_t(1) << 24, "tsc_frequency"_a = UINT64_C(2560000000),
              "apic_frequency"_a = UINT64_C(1000000000), "privileges"_a = py::none(), "features"_a = py::none(),
              "recommendations"_a = py::none(), "spinlock_retries"_a = py::none(), "gpa_bits"_a = 36,
-             "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8));
+             "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false, "processor"_a = py::none());
     add_guest_side(type);
     add_memory(type);
     add_time(type);
@@ -547,6 +565,7 @@ PYBIND11_MODULE(_core, module)
     add_operator(type);
     add_records(type);
     add_state(type);
+    add_children(type);
     module.def("default_config", &default_config, "generation"_a,
                "What a partition with role=guest has by default in this generation.");
     module.def(

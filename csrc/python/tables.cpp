@@ -20,7 +20,7 @@ static const Members status_members = {
 };
 
 static const Members privilege_members = {
-#define HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default) {#name, bit},
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...) {#name, bit},
 #include "tlfs/privileges.def"
 #undef HV_PRIVILEGE_ROW
 };
@@ -49,8 +49,25 @@ static const Members message_type_members = {
 #undef HV_MESSAGE_TYPE_ROW
 };
 
+static const Members register_members = {
+#define HV_REGISTER_ROW(code, name, symbol, size, keeper, generations) {#symbol, code},
+#include "tlfs/registers.def"
+#undef HV_REGISTER_ROW
+};
+
+static const Members translation_members = {
+    {"RAM", HV_TRANSLATION_RAM},           {"OVERLAY", HV_TRANSLATION_OVERLAY}, {"APIC", HV_TRANSLATION_APIC},
+    {"UNMAPPED", HV_TRANSLATION_UNMAPPED}, {"DENIED", HV_TRANSLATION_DENIED},   {"FAULT", HV_TRANSLATION_FAULT}};
+
+static const Members line_members = {
+    {"INTERRUPT", HV_LINE_INTERRUPT}, {"NMI", HV_LINE_NMI}, {"INIT", HV_LINE_INIT}};
+
+static const Members progress_members = {
+    {"DONE", HV_PROGRESS_DONE}, {"WAIT", HV_PROGRESS_WAIT}, {"FAILED", HV_PROGRESS_FAILED}};
+
 static const Members exit_members = {{"DONE", HV_EXIT_DONE}, {"RETRY", HV_EXIT_RETRY}, {"IDLE", HV_EXIT_IDLE},
-                                     {"UD", HV_EXIT_UD},     {"GP", HV_EXIT_GP},       {"MC", HV_EXIT_MC}};
+                                     {"UD", HV_EXIT_UD},     {"GP", HV_EXIT_GP},       {"MC", HV_EXIT_MC},
+                                     {"INTERCEPT", HV_EXIT_INTERCEPT}, {"NATIVE", HV_EXIT_NATIVE}};
 
 static const Members overlay_members = {{"HYPERCALL", HV_OVERLAY_HYPERCALL},
                                         {"REFERENCE_TSC", HV_OVERLAY_REFERENCE_TSC},
@@ -80,7 +97,7 @@ static void add_properties(py::module_ &module)
         unsigned bit, generations;
     };
     static const Property rows[] = {
-#define HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default) {"privilege", property, bit, generations},
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...) {"privilege", property, bit, generations},
 #include "tlfs/privileges.def"
 #undef HV_PRIVILEGE_ROW
 #define HV_FEATURE_ROW(bit, name, property, generations, guest_default) {"feature", property, bit, generations},
@@ -156,6 +173,10 @@ void add_tables(py::module_ &module)
     add_enum(module, "Msr", msr_members, "First index of each synthetic MSR or family of them (TLFS appendix H).");
     add_enum(module, "MessageType", message_type_members, "Types of messages that the hypervisor sends (TLFS 14.8.2).");
     add_enum(module, "Exit", exit_members, "How a trapped instruction ends.");
+    add_enum(module, "Register", register_members, "Names of a VP's registers (TLFS 11.2).");
+    add_enum(module, "Translation", translation_members, "What a GPA leads to (TLFS chapter 8).");
+    add_enum(module, "Line", line_members, "Lines of a child VP's processor.");
+    add_enum(module, "Progress", progress_members, "How a platform function that may take long went.");
     add_enum(module, "OverlayKind", overlay_members, "Overlay pages (TLFS 8.1.3).");
     add_enum(module, "PortType", port_type_members, "Types of ports (TLFS 14.8.6).");
     add_properties(module);

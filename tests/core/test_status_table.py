@@ -8,8 +8,8 @@ from spec_tables import STATUS_CODES
 
 from qemu_hv._core import MessageType, Status, status_name
 
-LATER = {0x0010: "NOT_FOUND", 0x0015: "INVALID_VP_STATE"}
-"""Reserved in 2.0a, given a meaning later."""
+LATER = {0x0010: "NOT_FOUND", 0x0015: "INVALID_VP_STATE", 0x0041: "INVALID_LP_INDEX"}
+"""Reserved or unused in 2.0a, given a meaning later."""
 
 
 @pytest.mark.parametrize(("value", "name"), STATUS_CODES.items())

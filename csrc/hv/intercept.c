@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * TLFS chapter 9, and the decisions of chapter 11 (11.9 to 11.12): what a child's processor may do by itself, what the
+ * hypervisor emulates, and what its parent has asked to be told of.
+ *
+ * A VP's thread looks at its partition's table without a lock; parents change it under the partition's lock. What is
+ * installed takes effect when the VP's thread sees it; one that goes may be seen once more.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* HV_INTERCEPT_TYPE (TLFS 9.2.1) */
+enum intercept_type {
+    INTERCEPT_IO_PORT,
+    INTERCEPT_MSR,
+    INTERCEPT_CPUID,
+    INTERCEPT_EXCEPTION,
+};
+
+#define IO_PORTS 65536u
+#define EXCEPTIONS 32u
+
+/*
+ * CPUID leaves: hash tables of one page, chained. A slot keeps its leaf when the intercept goes, so that one who looks
+ * on from there still finds what lies behind; it is used again by the next leaf that passes. Tables stay until the
+ * partition goes, as somebody may be looking.
+ */
+#define LEAF_SLOTS 480u
+#define LEAF_SLOTS_USED_MOST 360u
+#define SLOT_EMPTY UINT64_C(0)
+#define SLOT_INSTALLED (UINT64_C(1) << 32)
+#define SLOT_REMOVED (UINT64_C(1) << 33)
+
+struct leaf_table {
+    struct leaf_table *_Atomic next;
+    unsigned used; /* slots that are not empty; partition's lock */
+    _Atomic uint64_t slots[LEAF_SLOTS];
+};
+
+struct hv_intercepts {
+    atomic_bool msr;
+    atomic_uint exceptions; /* bit n: vector n */
+    atomic_uint leaves; /* installed */
+    struct leaf_table *_Atomic tables;
+    _Atomic uint64_t io[IO_PORTS / 64];
+};
+
+/* -- CPUID leaves -- */
+
+static unsigned first_slot(uint32_t leaf)
+{
+    return (unsigned)(((leaf * UINT64_C(0x9E3779B1)) >> 16) % LEAF_SLOTS);
+}
+
+static _Atomic uint64_t *find_in_table(struct leaf_table *table, uint32_t leaf)
+{
+    for (unsigned i = 0, slot = first_slot(leaf); i < LEAF_SLOTS; i++, slot = (slot + 1) % LEAF_SLOTS) {
+        uint64_t value = atomic_load_explicit(&table->slots[slot], memory_order_acquire);
+
+        if (value == SLOT_EMPTY)
+            break;
+        if (value == (SLOT_INSTALLED | leaf))
+            return &table->slots[slot];
+    }
+    return NULL;
+}
+
+static _Atomic uint64_t *find_leaf(struct hv_intercepts *intercepts, uint32_t leaf)
+{
+    if (!atomic_load_explicit(&intercepts->leaves, memory_order_acquire))
+        return NULL;
+    for (struct leaf_table *table = atomic_load(&intercepts->tables); table; table = atomic_load(&table->next)) {
+        _Atomic uint64_t *slot = find_in_table(table, leaf);
+
+        if (slot)
+            return slot;
+    }
+    return NULL;
+}
+
+/* A slot for a leaf that is not there: one of a removed leaf, or an empty one while the table is not too full. */
+static _Atomic uint64_t *free_slot(struct leaf_table *table, uint32_t leaf)
+{
+    for (unsigned i = 0, slot = first_slot(leaf); i < LEAF_SLOTS; i++, slot = (slot + 1) % LEAF_SLOTS) {
+        uint64_t value = atomic_load(&table->slots[slot]);
+
+        if (value & SLOT_REMOVED)
+            return &table->slots[slot];
+        if (value == SLOT_EMPTY) {
+            if (table->used >= LEAF_SLOTS_USED_MOST)
+                return NULL;
+            table->used++;
+            return &table->slots[slot];
+        }
+    }
+    return NULL;
+}
+
+static _Atomic uint64_t *make_slot(struct hv_intercepts *intercepts, uint32_t leaf)
+{
+    struct leaf_table *_Atomic *link = &intercepts->tables;
+    struct leaf_table *table;
+
+    while ((table = atomic_load(link)) != NULL) {
+        _Atomic uint64_t *slot = free_slot(table, leaf);
+
+        if (slot)
+            return slot;
+        link = &table->next;
+    }
+    table = calloc(1, sizeof(*table));
+    if (!table)
+        return NULL;
+    atomic_store_explicit(link, table, memory_order_release);
+    return free_slot(table, leaf);
+}
+
+static hv_status install_leaf(struct hv_partition *partition, struct hv_intercepts *intercepts, uint32_t leaf)
+{
+    _Atomic uint64_t *slot;
+
+    if (find_leaf(intercepts, leaf))
+        return HV_STATUS_SUCCESS;
+    if (!hv_pool_charge(partition, HV_COST_CpuidIntercept))
+        return HV_STATUS_INSUFFICIENT_MEMORY;
+    slot = make_slot(intercepts, leaf);
+    if (!slot) {
+        hv_pool_release(partition, HV_COST_CpuidIntercept);
+        return HV_STATUS_INSUFFICIENT_MEMORY;
+    }
+    atomic_store_explicit(slot, SLOT_INSTALLED | leaf, memory_order_release);
+    atomic_fetch_add(&intercepts->leaves, 1);
+    return HV_STATUS_SUCCESS;
+}
+
+static void remove_leaf(struct hv_partition *partition, struct hv_intercepts *intercepts, uint32_t leaf)
+{
+    _Atomic uint64_t *slot = find_leaf(intercepts, leaf);
+
+    if (!slot)
+        return;
+    atomic_store(slot, SLOT_REMOVED | leaf);
+    atomic_fetch_sub(&intercepts->leaves, 1);
+    hv_pool_release(partition, HV_COST_CpuidIntercept);
+}
+
+/* -- HvInstallIntercept (TLFS 9.3.1) -- */
+
+struct install_input {
+    hv_partition_id partition_id;
+    uint32_t access;
+    uint32_t type;
+    uint64_t parameter;
+};
+_Static_assert(sizeof(struct install_input) == 24, "TLFS 9.3.1");
+
+/* The table of TLFS 9.1.1: what has to be given to install an intercept, and how far its parameter goes. */
+static const struct {
+    uint32_t access;
+    uint64_t last_parameter;
+} rules[] = {
+    [INTERCEPT_IO_PORT] = {HV_ACCESS_READ | HV_ACCESS_WRITE, IO_PORTS - 1},
+    [INTERCEPT_MSR] = {HV_ACCESS_READ | HV_ACCESS_WRITE, 0},
+    [INTERCEPT_CPUID] = {HV_ACCESS_EXECUTE, UINT32_MAX},
+    [INTERCEPT_EXCEPTION] = {HV_ACCESS_EXECUTE, EXCEPTIONS - 1},
+};
+
+static bool is_permitted(const struct install_input *in)
+{
+    if (in->type >= sizeof(rules) / sizeof(rules[0]))
+        return false;
+    return (in->access == 0 || in->access == rules[in->type].access) && in->parameter <= rules[in->type].last_parameter;
+}
+
+/* Partition's lock held. Only a host without memory can keep the table from being there: it costs the pool nothing. */
+static struct hv_intercepts *get_table(struct hv_partition *partition)
+{
+    struct hv_intercepts *intercepts = atomic_load(&partition->intercepts);
+
+    if (!intercepts) {
+        intercepts = calloc(1, sizeof(*intercepts));
+        atomic_store_explicit(&partition->intercepts, intercepts, memory_order_release);
+    }
+    return intercepts;
+}
+
+static void change_bit(_Atomic uint64_t *word, unsigned bit, bool on)
+{
+    if (on)
+        atomic_fetch_or(word, UINT64_C(1) << bit);
+    else
+        atomic_fetch_and(word, ~(UINT64_C(1) << bit));
+}
+
+static hv_status change(struct hv_partition *partition, struct hv_intercepts *intercepts,
+                        const struct install_input *in)
+{
+    bool on = in->access != 0;
+
+    switch (in->type) {
+    case INTERCEPT_IO_PORT:
+        change_bit(&intercepts->io[in->parameter / 64], (unsigned)(in->parameter % 64), on);
+        break;
+    case INTERCEPT_MSR:
+        atomic_store(&intercepts->msr, on);
+        break;
+    case INTERCEPT_CPUID:
+        if (on)
+            return install_leaf(partition, intercepts, (uint32_t)in->parameter);
+        remove_leaf(partition, intercepts, (uint32_t)in->parameter);
+        break;
+    case INTERCEPT_EXCEPTION:
+        if (on)
+            atomic_fetch_or(&intercepts->exceptions, 1u << in->parameter);
+        else
+            atomic_fetch_and(&intercepts->exceptions, ~(1u << in->parameter));
+        break;
+    }
+    return HV_STATUS_SUCCESS;
+}
+
+/* Exception masks may be kept by whoever runs the VPs while they are in the guest. */
+static void stop_vps(const struct hv_partition *partition)
+{
+    for (hv_vp_index i = 0; i < partition->vp_limit; i++) {
+        struct hv_vp *vp = partition->vps[i];
+
+        if (vp && atomic_load(&vp->owner) != HV_OWNER_NONE)
+            vp->hv->ops->kick_vp(vp->hv->context, vp->handle);
+    }
+}
+
+hv_status hv_call_install_intercept(struct hv_call *call)
+{
+    const struct install_input *in = call->input;
+    struct hv_partition *partition = call->partition;
+    struct hv_intercepts *intercepts;
+    hv_status status;
+
+    if (!hv_partition_is_active(partition))
+        return HV_STATUS_INVALID_PARTITION_STATE;
+    if (!is_permitted(in))
+        return HV_STATUS_INVALID_PARAMETER;
+    hv_partition_lock_take(&partition->lock);
+    intercepts = get_table(partition);
+    status = intercepts ? change(partition, intercepts, in) : HV_STATUS_INSUFFICIENT_MEMORY;
+    hv_partition_lock_drop(&partition->lock);
+    if (in->type == INTERCEPT_EXCEPTION && status == HV_STATUS_SUCCESS)
+        stop_vps(partition);
+    return status;
+}
+
+void hv_intercepts_free(struct hv_partition *partition)
+{
+    struct hv_intercepts *intercepts = atomic_exchange(&partition->intercepts, NULL);
+    struct leaf_table *table;
+
+    if (!intercepts)
+        return;
+    hv_pool_release(partition, atomic_load(&intercepts->leaves) * HV_COST_CpuidIntercept);
+    while ((table = atomic_load(&intercepts->tables)) != NULL) {
+        atomic_store(&intercepts->tables, atomic_load(&table->next));
+        free(table);
+    }
+    free(intercepts);
+}
+
+static struct hv_intercepts *intercepts_of(const struct hv_vp *vp)
+{
+    return atomic_load_explicit(&vp->partition->intercepts, memory_order_acquire);
+}
+
+/* -- I/O ports (TLFS 11.9) -- */
+
+/* A wider access is one to several ports. */
+static bool io_is_intercepted(const struct hv_vp *vp, const struct hv_io_access *io)
+{
+    struct hv_intercepts *intercepts = intercepts_of(vp);
+
+    if (!intercepts)
+        return false;
+    for (unsigned port = io->port; port < io->port + io->size && port < IO_PORTS; port++) {
+        if ((atomic_load_explicit(&intercepts->io[port / 64], memory_order_relaxed) >> (port % 64)) & 1)
+            return true;
+    }
+    return false;
+}
+
+enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
+{
+    if (!hv_vp_is_child(vp))
+        return HV_EXIT_NATIVE;
+    if (hv_pm_timer_read(vp, io, &io->value))
+        return HV_EXIT_DONE;
+    if (io_is_intercepted(vp, io))
+        return hv_message_io(vp, io);
+    if (!io->write)
+        io->value = UINT32_MAX >> (32 - 8 * io->size);
+    return HV_EXIT_DONE;
+}
+
+/* -- CPUID (TLFS 11.11) -- */
+
+enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, uint8_t instruction_length,
+                            struct hv_cpuid *result)
+{
+    struct hv_intercepts *intercepts = intercepts_of(vp);
+
+    hv_processor_cpuid(vp, leaf, subleaf, result);
+    if (hv_vp_is_child(vp) && intercepts && find_leaf(intercepts, leaf))
+        return hv_message_cpuid(vp, instruction_length, result);
+    return HV_EXIT_DONE;
+}
+
+/* -- MSRs (TLFS 11.10) -- */
+
+/* One that the hypervisor does not virtualize for this partition. */
+static enum hv_exit foreign_msr(struct hv_vp *vp, uint32_t index, uint8_t length, unsigned access)
+{
+    struct hv_intercepts *intercepts = intercepts_of(vp);
+
+    if (hv_vp_is_child(vp) && intercepts && atomic_load_explicit(&intercepts->msr, memory_order_relaxed))
+        return hv_message_msr(vp, index, length, access);
+    return HV_EXIT_GP;
+}
+
+enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t *value)
+{
+    enum hv_exit exit = HV_EXIT_GP;
+
+    if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST) {
+        if (hv_msr_is_virtualized(vp, index))
+            return hv_read_msr(vp, index, value);
+    } else if (hv_processor_rdmsr(vp, index, value, &exit)) {
+        return exit;
+    }
+    return foreign_msr(vp, index, instruction_length, HV_ACCESS_READ);
+}
+
+enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t value)
+{
+    enum hv_exit exit = HV_EXIT_GP;
+
+    if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST) {
+        if (hv_msr_is_virtualized(vp, index))
+            return hv_write_msr(vp, index, value);
+    } else if (hv_processor_wrmsr(vp, index, value, &exit)) {
+        return exit;
+    }
+    return foreign_msr(vp, index, instruction_length, HV_ACCESS_WRITE);
+}
+
+/* -- Exceptions (TLFS 11.12) -- */
+
+uint32_t hv_exception_intercepts(const struct hv_vp *vp)
+{
+    struct hv_intercepts *intercepts = intercepts_of(vp);
+
+    return intercepts ? atomic_load_explicit(&intercepts->exceptions, memory_order_relaxed) : 0;
+}
+
+enum hv_exit hv_exception(struct hv_vp *vp, const struct hv_exception *exception)
+{
+    if (exception->vector >= EXCEPTIONS || !((hv_exception_intercepts(vp) >> exception->vector) & 1))
+        return HV_EXIT_NATIVE;
+    return hv_message_exception(vp, exception);
+}
+
+/* -- What always goes to the parent (TLFS 9.1.2, 11.8) -- */
+
+/* In a partition without a parent it is fatal: the machine starts again. */
+static enum hv_exit fatal(struct hv_vp *vp)
+{
+    vp->hv->ops->reset(vp->hv->context);
+    return HV_EXIT_DONE;
+}
+
+/* The parent may complete the instruction in software, so translations must stay as they are (TLFS 12.1.4). */
+enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access *access)
+{
+    if (!hv_vp_is_child(vp))
+        return access->unmapped ? HV_EXIT_NATIVE : HV_EXIT_MC;
+    atomic_store(&vp->tlb_flush_inhibit, true);
+    return hv_message_memory(vp, access);
+}
+
+enum hv_exit hv_triple_fault(struct hv_vp *vp)
+{
+    return hv_vp_is_child(vp) ? hv_message_unrecoverable_exception(vp) : fatal(vp);
+}
+
+enum hv_exit hv_invalid_vp_state(struct hv_vp *vp)
+{
+    return hv_vp_is_child(vp) ? hv_message_invalid_register_value(vp) : fatal(vp);
+}
+
+enum hv_exit hv_unsupported_feature(struct hv_vp *vp, uint32_t code, uint64_t parameter)
+{
+    return hv_vp_is_child(vp) ? hv_message_unsupported_feature(vp, code, parameter) : fatal(vp);
+}
+
+/* Ignored where there is no parent. */
+enum hv_exit hv_ferr_asserted(struct hv_vp *vp)
+{
+    return hv_vp_is_child(vp) ? hv_message_ferr_asserted(vp) : HV_EXIT_NATIVE;
+}

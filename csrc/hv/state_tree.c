@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Child partitions and their VPs in the stream of state. What the platform keeps of a VP's processor it saves itself;
+ * VPs keep their handles, by which it knows them.
+ */
+#include "stream.h"
+
+#include "lapic.h"
+
+/* -- Partitions -- */
+
+static void properties(struct hv_stream *s, struct hv_partition_properties *p)
+{
+    hv_stream_u64(s, &p->cpu_reserve);
+    hv_stream_u64(s, &p->cpu_cap);
+    hv_stream_u64(s, &p->cpu_weight);
+    hv_stream_u64(s, &p->emulated_timer_period);
+    hv_stream_u64(s, &p->emulated_timer_control);
+    hv_stream_u64(s, &p->pm_timer_assist);
+    hv_stream_u64(s, &p->debug_channel);
+    hv_stream_u64(s, &p->virtual_tlb_pages);
+    hv_stream_u64(s, &p->processor_features);
+    hv_stream_u64(s, &p->xsave_features);
+    hv_stream_u64(s, &p->clflush_size);
+}
+
+static void partition_fields(struct hv_stream *s, struct hv_partition *partition)
+{
+    uint32_t state = atomic_load(&partition->state);
+
+    hv_stream_u32(s, &state);
+    atomic_store(&partition->state, state);
+    hv_stream_atomic_flag(s, &partition->paused);
+    hv_stream_atomic_u64(s, &partition->privileges);
+    hv_stream_u32(s, &partition->features);
+    hv_stream_u32(s, &partition->recommendations);
+    hv_stream_u32(s, &partition->spinlock_retries);
+    hv_stream_u64(s, &partition->creation_flags);
+    hv_stream_bytes(s, partition->name, sizeof(partition->name));
+    partition->name[sizeof(partition->name) - 1] = '\0';
+    properties(s, &partition->properties);
+    hv_stream_atomic_flag(s, &partition->time_stopped);
+    hv_stream_atomic_u64(s, &partition->stopped_time);
+    hv_stream_u64(s, &partition->emulated_timer_due);
+}
+
+static bool insert_vp(struct hv_partition *partition, uint32_t index, uint32_t handle)
+{
+    struct hv_vp *vp = handle < HV_MAX_VPS ? partition->hv->by_handle[handle] : NULL;
+
+    return vp && !vp->partition && index < partition->vp_limit && !partition->vps[index] &&
+           hv_vp_restore(partition, vp, index);
+}
+
+static void vps(struct hv_stream *s, struct hv_partition *partition)
+{
+    uint32_t count = hv_stream_count(s, partition->vp_count, HV_MAX_VPS);
+    hv_vp_index index = 0;
+
+    for (uint32_t i = 0; i < count && !s->error; i++, index++) {
+        uint32_t handle = 0;
+
+        while (!hv_stream_reading(s) && !partition->vps[index])
+            index++;
+        if (!hv_stream_reading(s))
+            handle = partition->vps[index]->handle;
+        hv_stream_u32(s, &index);
+        hv_stream_u32(s, &handle);
+        if (hv_stream_reading(s) && !s->error && !insert_vp(partition, index, handle))
+            hv_stream_fail(s, "the saved hypervisor state has an impossible virtual processor");
+    }
+}
+
+static void read_child(struct hv_stream *s, struct hv *hv)
+{
+    uint64_t id = 0, parent = 0;
+    struct hv_partition *partition;
+
+    hv_stream_u64(s, &id);
+    hv_stream_u64(s, &parent);
+    if (s->error)
+        return;
+    partition = id < hv->next_partition_id && !hv_find_partition(hv, id)
+                    ? hv_partition_restore(hv_find_partition(hv, parent), id)
+                    : NULL;
+    if (!partition) {
+        hv_stream_fail(s, "the saved hypervisor state has an impossible partition");
+        return;
+    }
+    partition_fields(s, partition);
+    vps(s, partition);
+}
+
+static void write_child(struct hv_stream *s, struct hv_partition *partition)
+{
+    uint64_t id = partition->id, parent = partition->parent->id;
+
+    hv_stream_u64(s, &id);
+    hv_stream_u64(s, &parent);
+    partition_fields(s, partition);
+    vps(s, partition);
+}
+
+void hv_state_tree(struct hv_stream *s, struct hv *hv)
+{
+    uint32_t count;
+
+    hv_stream_u64(s, &hv->next_partition_id);
+    properties(s, &hv->machine_partition->properties);
+    count = hv_stream_count(s, hv->partition_count - 1, UINT32_MAX);
+    if (hv_stream_reading(s)) {
+        for (uint32_t i = 0; i < count && !s->error; i++)
+            read_child(s, hv);
+        return;
+    }
+    for (struct hv_partition *p = hv_next_partition(hv->machine_partition); p; p = hv_next_partition(p))
+        write_child(s, p);
+}
+
+/* -- A child's VP -- */
+
+static void vectors(struct hv_stream *s, uint32_t set[8])
+{
+    for (unsigned i = 0; i < 8; i++)
+        hv_stream_u32(s, &set[i]);
+}
+
+static void lapic_timer(struct hv_stream *s, struct hv_lapic *lapic)
+{
+    hv_stream_u32(s, &lapic->initial_count);
+    hv_stream_u32(s, &lapic->divide);
+    hv_stream_flag(s, &lapic->timer_armed);
+    hv_stream_u64(s, &lapic->timer_start);
+    hv_stream_u64(s, &lapic->deadline);
+}
+
+static void local_apic(struct hv_stream *s, struct hv_lapic *lapic)
+{
+    uint32_t sipi = (uint32_t)lapic->sipi_pending, vector = lapic->external_vector;
+
+    hv_stream_atomic_u64(s, &lapic->base);
+    hv_stream_atomic_u32(s, &lapic->id);
+    hv_stream_atomic_u32(s, &lapic->ldr);
+    hv_stream_atomic_u32(s, &lapic->dfr);
+    hv_stream_atomic_u32(s, &lapic->svr);
+    hv_stream_atomic_u32(s, &lapic->priority);
+    vectors(s, lapic->irr);
+    vectors(s, lapic->isr);
+    vectors(s, lapic->tmr);
+    vectors(s, lapic->asserted[0]);
+    vectors(s, lapic->asserted[1]);
+    hv_stream_u32(s, &lapic->tpr);
+    hv_stream_u32(s, &lapic->esr);
+    hv_stream_u32(s, &lapic->errors);
+    hv_stream_u32(s, &lapic->icr_low);
+    hv_stream_u32(s, &lapic->icr_high);
+    for (unsigned i = 0; i < LVT_ENTRIES; i++)
+        hv_stream_u32(s, &lapic->lvt[i]);
+    hv_stream_flag(s, &lapic->line);
+    lapic_timer(s, lapic);
+    hv_stream_flag(s, &lapic->external_pending);
+    hv_stream_flag(s, &lapic->external_acknowledged);
+    hv_stream_u32(s, &vector);
+    lapic->external_vector = (uint8_t)vector;
+    hv_stream_flag(s, &lapic->waits_for_sipi);
+    hv_stream_flag(s, &lapic->init_pending);
+    hv_stream_u32(s, &sipi);
+    lapic->sipi_pending = sipi < 256 ? (int)sipi : -1;
+}
+
+void hv_state_child_vp(struct hv_stream *s, struct hv_vp *vp)
+{
+    uint32_t suspend = atomic_load(&vp->suspend), deliverability = atomic_load(&vp->deliverability);
+
+    hv_stream_u32(s, &suspend);
+    hv_stream_u32(s, &deliverability);
+    atomic_store(&vp->suspend, suspend & HV_SUSPEND_ALL);
+    atomic_store(&vp->deliverability, deliverability);
+    hv_stream_atomic_flag(s, &vp->tlb_flush_inhibit);
+    hv_stream_u32(s, &vp->initial_apic_id);
+    hv_stream_atomic_u64(s, &vp->tsc_offset);
+    local_apic(s, vp->lapic);
+}
