@@ -45,10 +45,10 @@ static void find_page(MicrosoftHypervisor *s, uint64_t page, struct mshv_cached_
 }
 
 /* `scratch` is used by threads that have no cache. Called in an RCU read-side critical section. */
-static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_index index, hv_gpa gpa,
+static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_handle handle, hv_gpa gpa,
                                               struct mshv_cached_page *scratch)
 {
-    struct mshv_vp *vp = &s->vps[index];
+    struct mshv_vp *vp = mshv_vp(s, handle);
     uint64_t page = gpa & HV_PAGE_MASK;
     struct mshv_cached_page *entry = scratch;
 
@@ -61,7 +61,7 @@ static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_inde
     return entry;
 }
 
-enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_index vp, hv_gpa gpa, void *buffer, size_t size)
+enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size)
 {
     struct mshv_cached_page scratch;
     const struct mshv_cached_page *page;
@@ -74,7 +74,7 @@ enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_index vp, hv_gpa gpa, void
     return HV_GPA_OK;
 }
 
-enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_index vp, hv_gpa gpa, const void *buffer, size_t size)
+enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size)
 {
     struct mshv_cached_page scratch;
     const struct mshv_cached_page *page;
@@ -94,7 +94,7 @@ enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_index vp, hv_gpa gpa, con
     return HV_GPA_OK;
 }
 
-enum hv_gpa_result mshv_probe_write(void *context, hv_vp_index vp, hv_gpa gpa, size_t size)
+enum hv_gpa_result mshv_probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size)
 {
     struct mshv_cached_page scratch;
     const struct mshv_cached_page *page;

@@ -8,15 +8,15 @@
 #include "qemu/main-loop.h"
 
 /* NULL when there is no such CPU yet, or it has no APIC. */
-static DeviceState *apic_of(void *context, hv_vp_index vp)
+static DeviceState *apic_of(void *context, hv_vp_handle vp)
 {
     MicrosoftHypervisor *s = context;
-    X86CPU *cpu = s->vps[vp].cpu;
+    X86CPU *cpu = mshv_vp(s, vp)->cpu;
 
     return cpu ? cpu->apic_state : NULL;
 }
 
-void mshv_request_interrupt(void *context, hv_vp_index vp, uint8_t vector)
+void mshv_request_interrupt(void *context, hv_vp_handle vp, uint8_t vector)
 {
     DeviceState *apic = apic_of(context, vp);
 
@@ -26,7 +26,7 @@ void mshv_request_interrupt(void *context, hv_vp_index vp, uint8_t vector)
     apic_hypervisor_request(apic, vector);
 }
 
-void mshv_apic_eoi(void *context, hv_vp_index vp, uint32_t value)
+void mshv_apic_eoi(void *context, hv_vp_handle vp, uint32_t value)
 {
     DeviceState *apic = apic_of(context, vp);
 
@@ -36,7 +36,7 @@ void mshv_apic_eoi(void *context, hv_vp_index vp, uint32_t value)
     apic_hypervisor_eoi(apic);
 }
 
-uint64_t mshv_apic_read_icr(void *context, hv_vp_index vp)
+uint64_t mshv_apic_read_icr(void *context, hv_vp_handle vp)
 {
     DeviceState *apic = apic_of(context, vp);
 
@@ -46,7 +46,7 @@ uint64_t mshv_apic_read_icr(void *context, hv_vp_index vp)
     return apic_hypervisor_read_icr(apic);
 }
 
-void mshv_apic_write_icr(void *context, hv_vp_index vp, uint64_t value)
+void mshv_apic_write_icr(void *context, hv_vp_handle vp, uint64_t value)
 {
     DeviceState *apic = apic_of(context, vp);
 
@@ -56,7 +56,7 @@ void mshv_apic_write_icr(void *context, hv_vp_index vp, uint64_t value)
     apic_hypervisor_write_icr(apic, value);
 }
 
-uint8_t mshv_apic_read_tpr(void *context, hv_vp_index vp)
+uint8_t mshv_apic_read_tpr(void *context, hv_vp_handle vp)
 {
     DeviceState *apic = apic_of(context, vp);
 
@@ -66,7 +66,7 @@ uint8_t mshv_apic_read_tpr(void *context, hv_vp_index vp)
     return apic_hypervisor_read_tpr(apic);
 }
 
-void mshv_apic_write_tpr(void *context, hv_vp_index vp, uint8_t value)
+void mshv_apic_write_tpr(void *context, hv_vp_handle vp, uint8_t value)
 {
     DeviceState *apic = apic_of(context, vp);
 

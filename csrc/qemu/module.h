@@ -98,20 +98,45 @@ struct mshv_overlay {
     hv_gpa gpa;
 };
 
-/* -- A virtual processor; VP i is bound to one of QEMU's CPUs -- */
+/* -- lp.c -- */
+
+struct mshv_lp {
+    MicrosoftHypervisor *machine;
+    unsigned index; /* also the handle of its root VP */
+    X86CPU *cpu; /* the machine's CPU whose thread it is; NULL while there is none */
+    uint64_t slice; /* guest TSC at which it is to choose again, or HV_NANO100_NEVER */
+    bool armed; /* the timer is set, for `armed_for` or an earlier time */
+    uint64_t armed_for; /* guest TSC */
+    QEMUTimer timer;
+    QEMUBH *wake;
+};
+
+/* -- A virtual processor; each has one of QEMU's CPUs: VP i of the machine's partition one of the machine's -- */
+
+/* child.c: the CPU of a child VP */
+enum mshv_making { MSHV_CPU_NONE, MSHV_CPU_BEING_MADE, MSHV_CPU_MADE, MSHV_CPU_FAILED };
 
 /* What other threads read, what only the VP's thread touches, and timers are on cache lines of their own. */
 #define MSHV_CACHE_LINE 64
 
 struct mshv_vp {
     QEMU_ALIGNED(MSHV_CACHE_LINE) MicrosoftHypervisor *machine;
-    hv_vp_index index;
+    hv_vp_handle handle;
     struct hv_vp *core;
     X86CPU *cpu; /* NULL until there is such a CPU; may have been unplugged since, see mshv_cpu_is_there() */
+
+    /* Child VPs, see child.c */
+    bool child;
+    bool waits_for_sipi;
+    uint8_t sipi_vector;
+    unsigned making; /* enum mshv_making */
+    unsigned lines; /* raised by any thread */
 
     /* The rest but for timers and overlays belongs to the VP's thread. */
     QEMU_ALIGNED(MSHV_CACHE_LINE) bool leave; /* the instruction being executed has to leave the translated code */
     bool completing; /* ... after work that other threads have been given is done */
+    bool yield; /* ... and the LP is to choose again (lp.c) */
+    bool stale; /* its TLB has to be flushed before it runs; set by any thread */
     struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
     bool running;
     uint64_t running_since; /* guest TSC */
@@ -164,8 +189,12 @@ struct MicrosoftHypervisor {
     struct hv *core; /* NULL until the machine is complete */
     struct mshv_clock clock;
     uint32_t vp_count;
-    struct mshv_vp *vps; /* by VP index */
+    struct mshv_vp *vps; /* the machine's own, by VP index */
+    struct mshv_vp **by_handle; /* HV_MAX_VPS entries; NULL where there never was a VP */
+    int cpu_count; /* CPUs the machine may have: children's have higher indices */
     struct mshv_vp **by_cpu; /* by CPU index */
+    struct mshv_lp *lps; /* role=root: vp_count of them, else NULL */
+    struct mshv_arena *arena; /* role=root: pages of the hypervisor that guests see (second_stage.c), else NULL */
     MemoryListener listener;
     unsigned memory_generation; /* changes with the machine's memory map */
 
@@ -174,6 +203,16 @@ struct MicrosoftHypervisor {
     uint32_t saved_size;
     uint8_t *saved_core;
 };
+
+static inline bool mshv_is_root(const MicrosoftHypervisor *s)
+{
+    return s->role == MICROSOFT_HYPERVISOR_ROLE_ROOT;
+}
+
+static inline struct mshv_vp *mshv_vp(const MicrosoftHypervisor *s, hv_vp_handle handle)
+{
+    return s->by_handle[handle];
+}
 
 static inline struct mshv_vp *mshv_vp_of(MicrosoftHypervisor *s, X86CPU *cpu)
 {
@@ -185,7 +224,7 @@ void mshv_bind_cpu(struct mshv_vp *vp, X86CPU *cpu);
 
 static inline bool mshv_cpu_is_there(const struct mshv_vp *vp)
 {
-    return vp->cpu && CPU(vp->cpu)->created;
+    return vp && vp->cpu && CPU(vp->cpu)->created;
 }
 
 /* The VP whose thread this is, or NULL. */
@@ -202,48 +241,98 @@ void mshv_add_properties(ObjectClass *oc);
 bool mshv_check_properties(const MicrosoftHypervisor *s, Error **errp);
 /* All but what the machine decides: VPs, address width, frequencies. */
 void mshv_make_config(const MicrosoftHypervisor *s, struct hv_config *config);
+/* The processor's vendor and features (processor.c). */
+void mshv_describe_processor(const CPUX86State *env, struct hv_config *config);
 
 /* tcg.c */
 void mshv_set_hooks(X86HypervisorClass *hooks);
+/* How QEMU is to go on after the core has been asked about an instruction. */
+X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit);
 
 /* platform.c */
 extern const struct hv_platform_ops mshv_platform_ops;
 
 /* Platform operations, by file; see platform.h. */
-uint64_t mshv_read_tsc(void *context, hv_vp_index vp);
+uint64_t mshv_read_tsc(void *context, hv_vp_handle vp);
 
-enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_index vp, hv_gpa gpa, void *buffer, size_t size);
-enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_index vp, hv_gpa gpa, const void *buffer, size_t size);
-enum hv_gpa_result mshv_probe_write(void *context, hv_vp_index vp, hv_gpa gpa, size_t size);
+enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size);
+enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size);
+enum hv_gpa_result mshv_probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size);
 void mshv_guest_memory_init(MicrosoftHypervisor *s);
 
-void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_index vp, void *page, bool enabled, hv_gpa gpa,
+void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_handle vp, void *page, bool enabled, hv_gpa gpa,
                       enum hv_overlay_access access);
 size_t mshv_hypercall_code(void *context, uint8_t *code);
 
-void mshv_set_timer(void *context, hv_vp_index vp, unsigned timer, uint64_t tsc);
+void mshv_set_timer(void *context, hv_vp_handle vp, unsigned timer, uint64_t tsc);
 void mshv_timers_init(struct mshv_vp *vp);
 void mshv_timers_rearm(struct mshv_vp *vp); /* the relation of TSC and virtual clock has changed */
 
-void mshv_request_interrupt(void *context, hv_vp_index vp, uint8_t vector);
-void mshv_apic_eoi(void *context, hv_vp_index vp, uint32_t value);
-uint64_t mshv_apic_read_icr(void *context, hv_vp_index vp);
-void mshv_apic_write_icr(void *context, hv_vp_index vp, uint64_t value);
-uint8_t mshv_apic_read_tpr(void *context, hv_vp_index vp);
-void mshv_apic_write_tpr(void *context, hv_vp_index vp, uint8_t value);
+void mshv_request_interrupt(void *context, hv_vp_handle vp, uint8_t vector);
+void mshv_apic_eoi(void *context, hv_vp_handle vp, uint32_t value);
+uint64_t mshv_apic_read_icr(void *context, hv_vp_handle vp);
+void mshv_apic_write_icr(void *context, hv_vp_handle vp, uint64_t value);
+uint8_t mshv_apic_read_tpr(void *context, hv_vp_handle vp);
+void mshv_apic_write_tpr(void *context, hv_vp_handle vp, uint8_t value);
 void mshv_set_apic_hooks(X86HypervisorClass *hooks);
 
-void mshv_flush_tlb(void *context, hv_vp_index caller, const struct hv_vp_set *set, bool keep_global);
-void mshv_flush_tlb_ranges(void *context, hv_vp_index caller, const struct hv_vp_set *set,
+void mshv_flush_tlb(void *context, hv_vp_handle caller, const struct hv_vp_set *set, bool keep_global);
+void mshv_flush_tlb_ranges(void *context, hv_vp_handle caller, const struct hv_vp_set *set,
                            const struct hv_gva_range *ranges, size_t count);
-void mshv_set_cr3(void *context, hv_vp_index vp, uint64_t cr3);
+void mshv_set_cr3(void *context, hv_vp_handle vp, uint64_t cr3);
+
+/* lp.c */
+void mshv_lps_init(MicrosoftHypervisor *s);
+void mshv_lp_bind(struct mshv_vp *root); /* its CPU is there */
+bool mshv_vp_waits(void *context, hv_vp_handle vp);
+void mshv_kick_vp(void *context, hv_vp_handle vp);
+void mshv_kick_lp(void *context, unsigned lp);
+void mshv_set_lp_hooks(X86HypervisorClass *hooks);
+
+/* child.c */
+enum hv_progress mshv_create_vp(void *context, hv_vp_handle vp);
+void mshv_reset_vp(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi);
+void mshv_start_vp(void *context, hv_vp_handle vp, uint8_t vector);
+void mshv_set_line(void *context, hv_vp_handle vp, enum hv_line line, bool raised);
+void mshv_child_prepare(struct mshv_vp *vp); /* before the LP executes it */
+bool mshv_child_waits(const struct mshv_vp *vp); /* any thread */
+void mshv_set_child_hooks(X86HypervisorClass *hooks);
+
+/* second_stage.c; with role=root, but for the pages */
+bool mshv_second_stage_init(MicrosoftHypervisor *s, Error **errp);
+void mshv_second_stage_enter(struct mshv_vp *vp);
+/* Where a VP finds a page of its GPA space: the page's address in what CPUs see as memory. False: it may not. */
+bool mshv_translate(const struct mshv_vp *vp, uint64_t gpa, unsigned access, uint64_t *addr, unsigned *rights);
+void *mshv_allocate_pages(void *context, size_t count);
+void mshv_free_pages(void *context, void *pages, size_t count);
+void mshv_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set);
+void mshv_set_second_stage_hooks(X86HypervisorClass *hooks);
+
+/* Before the VP, which does not run or is the caller, executes its next instruction */
+static inline void mshv_flush_before_running(struct mshv_vp *vp)
+{
+    vp->leave = true;
+    qatomic_set_mb(&vp->stale, true);
+}
+
+/* child_exits.c */
+void mshv_set_child_exit_hooks(X86HypervisorClass *hooks);
+
+/* registers.c */
+void mshv_get_register(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value);
+bool mshv_set_register(void *context, hv_vp_handle vp, enum hv_register_name name,
+                       const union hv_register_value *value);
+
+/* page_tables.c */
+void mshv_translate_gva(void *context, hv_vp_handle vp, uint64_t gva, unsigned flags, struct hv_gva_translation *out);
+size_t mshv_read_instruction(void *context, hv_vp_handle vp, uint8_t bytes[16]);
 
 /* run_time.c */
-uint64_t mshv_vp_run_time(void *context, hv_vp_index vp);
+uint64_t mshv_vp_run_time(void *context, hv_vp_handle vp);
 void mshv_set_run_time_hooks(X86HypervisorClass *hooks);
 
 /* crash.c */
-void mshv_crash(void *context, hv_vp_index vp, const uint64_t parameters[5], const char *message, size_t size);
+void mshv_crash(void *context, hv_vp_handle vp, const uint64_t parameters[5], const char *message, size_t size);
 
 /* state.c */
 void mshv_state_register(MicrosoftHypervisor *s);

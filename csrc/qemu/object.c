@@ -70,8 +70,23 @@ void mshv_bind_cpu(struct mshv_vp *vp, X86CPU *cpu)
 
     object_ref(OBJECT(cpu));
     qatomic_set(&vp->cpu, cpu);
+    if (vp->machine->lps)
+        mshv_lp_bind(vp);
     if (old)
         object_unref(OBJECT(old));
+}
+
+/* A logical processor is the thread of a CPU, and the core expects all of them to be there (TLFS 6.2). */
+static bool check_lps(MicrosoftHypervisor *s, Error **errp)
+{
+    for (hv_vp_handle i = 0; i < s->vp_count; i++) {
+        if (!mshv_cpu_is_there(mshv_vp(s, i))) {
+            error_setg(errp, "role=root needs a CPU for every VP from the start; leave out maxcpus= of -smp, and use "
+                             "vp-index=cpu-index");
+            return false;
+        }
+    }
+    return true;
 }
 
 static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
@@ -83,10 +98,13 @@ static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
         return false;
     s->vps = qemu_memalign(MSHV_CACHE_LINE, sizeof(struct mshv_vp) * s->vp_count);
     memset(s->vps, 0, sizeof(struct mshv_vp) * s->vp_count);
-    s->by_cpu = g_new0(struct mshv_vp *, (size_t)cpus->len);
+    s->cpu_count = cpus->len;
+    s->by_cpu = g_new0(struct mshv_vp *, (size_t)cpus->len + HV_MAX_VPS);
+    s->by_handle = g_new0(struct mshv_vp *, HV_MAX_VPS);
     for (hv_vp_index i = 0; i < s->vp_count; i++) {
         s->vps[i].machine = s;
-        s->vps[i].index = i;
+        s->vps[i].handle = i;
+        s->by_handle[i] = &s->vps[i];
         mshv_timers_init(&s->vps[i]);
     }
     for (int i = 0; i < cpus->len; i++) {
@@ -102,7 +120,7 @@ static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
             return false;
         mshv_bind_cpu(s->by_cpu[cs->cpu_index], cpu);
     }
-    return true;
+    return !mshv_is_root(s) || check_lps(s, errp);
 }
 
 static bool create_core(MicrosoftHypervisor *s, Error **errp)
@@ -112,6 +130,7 @@ static bool create_core(MicrosoftHypervisor *s, Error **errp)
 
     mshv_make_config(s, &config);
     config.vp_count = s->vp_count;
+    mshv_describe_processor(&X86_CPU(first_cpu)->env, &config);
     config.gpa_bits = X86_CPU(first_cpu)->phys_bits;
     config.tsc_frequency = s->clock.frequency;
     config.apic_frequency = APIC_FREQUENCY;
@@ -134,8 +153,10 @@ static void run_state_changed(void *opaque, bool running, RunState state)
         return;
     }
     mshv_clock_resume(&s->clock);
-    for (hv_vp_index i = 0; i < s->vp_count; i++)
-        mshv_timers_rearm(&s->vps[i]);
+    for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
+        if (mshv_vp(s, i))
+            mshv_timers_rearm(mshv_vp(s, i));
+    }
 }
 
 static void machine_reset(void *opaque)
@@ -155,6 +176,13 @@ static bool set_up(MicrosoftHypervisor *s, Error **errp)
         return false;
     if (!create_core(s, errp))
         return false;
+    if (mshv_is_root(s)) {
+        mshv_lps_init(s);
+#ifdef HF_CHILD_MASK
+        for (hv_vp_handle i = 0; i < s->vp_count; i++)
+            mshv_vp(s, i)->cpu->env.hypervisor_second_stage = true;
+#endif
+    }
     mshv_guest_memory_init(s);
     mshv_state_register(s);
     qemu_add_vm_change_state_handler(run_state_changed, s);
@@ -197,7 +225,11 @@ static void complete(UserCreatable *uc, Error **errp)
     ERRP_GUARD();
     MicrosoftHypervisor *s = MICROSOFT_HYPERVISOR(uc);
 
+#ifdef HF_CHILD_MASK
+    if (!claim_machine(s, errp) || (mshv_is_root(s) && !mshv_second_stage_init(s, errp))) {
+#else
     if (!claim_machine(s, errp)) {
+#endif
         error_prepend(errp, TYPE_MICROSOFT_HYPERVISOR ": ");
         return;
     }

@@ -49,7 +49,7 @@ static const char *const overlay_names[HV_OVERLAY_KINDS] = {
 };
 
 static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, enum hv_overlay_kind kind,
-                          hv_vp_index vp, void *page, enum hv_overlay_access access)
+                          hv_vp_handle vp, void *page, enum hv_overlay_access access)
 {
     g_autofree char *name = g_strdup_printf("microsoft-hypervisor-%s-%u", overlay_names[kind], vp);
     MemoryRegion *region = &overlay->region;
@@ -96,11 +96,11 @@ static void show_work(CPUState *cs, run_on_cpu_data data)
  * another CPU executes guest code. With a thread per VP the change is made when all have left the guest, which is after
  * the calling instruction and before the next one; if several VPs move a page at once, the last one's wish is shown.
  */
-void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_index vp, void *page, bool enabled, hv_gpa gpa,
+void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_handle vp, void *page, bool enabled, hv_gpa gpa,
                       enum hv_overlay_access access)
 {
     MicrosoftHypervisor *s = context;
-    struct mshv_overlay *overlay = &s->vps[vp].overlays[kind];
+    struct mshv_overlay *overlay = &mshv_vp(s, vp)->overlays[kind];
     struct mshv_vp *caller = mshv_current_vp(s);
 
     BQL_LOCK_GUARD();

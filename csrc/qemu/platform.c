@@ -5,14 +5,15 @@
 #include "module.h"
 
 #include "hw/core/cpu.h"
+#include "qemu/memalign.h"
 #include "system/runstate.h"
 
 #include "qmp.h"
 
-static void read_xmm(void *context, hv_vp_index vp, uint8_t xmm[96])
+static void read_xmm(void *context, hv_vp_handle vp, uint8_t xmm[96])
 {
     MicrosoftHypervisor *s = context;
-    const CPUX86State *env = &s->vps[vp].cpu->env;
+    const CPUX86State *env = &mshv_vp(s, vp)->cpu->env;
 
     for (unsigned i = 0; i < 6; i++) {
         stq_le_p(xmm + 16 * i, env->xmm_regs[i].ZMM_Q(0));
@@ -21,12 +22,15 @@ static void read_xmm(void *context, hv_vp_index vp, uint8_t xmm[96])
 }
 
 /* Leave the processor to others: the host's threads, or, where VPs share one, the next VP. */
-static void spin_wait(void *context, hv_vp_index vp)
+static void spin_wait(void *context, hv_vp_handle vp)
 {
     MicrosoftHypervisor *s = context;
-    struct mshv_vp *self = &s->vps[vp];
+    struct mshv_vp *self = mshv_vp(s, vp);
 
-    cpu_exit(CPU(self->cpu));
+    if (s->lps)
+        self->yield = true;
+    else
+        cpu_exit(CPU(self->cpu));
     self->leave = true;
     sched_yield();
 }
@@ -41,9 +45,32 @@ static void cpuid_changed(void *context)
 {
 }
 
-static void trace_hypercall(void *context, hv_vp_index vp, int row, uint64_t input, uint64_t result)
+static void trace_hypercall(void *context, hv_vp_handle vp, int row, uint64_t input, uint64_t result)
 {
     microsoft_hypervisor_qmp_trace(vp, row, input, result);
+}
+
+#ifndef HF_CHILD_MASK
+#define mshv_allocate_pages allocate_pages
+#define mshv_free_pages free_pages
+
+static void *allocate_pages(void *context, size_t count)
+{
+    void *pages = qemu_memalign(HV_PAGE_SIZE, count * HV_PAGE_SIZE);
+
+    return memset(pages, 0, count * HV_PAGE_SIZE);
+}
+
+static void free_pages(void *context, void *pages, size_t count)
+{
+    qemu_vfree(pages);
+}
+#endif
+
+/* No policy: what the hypervisor itself allows is allowed. */
+static enum hv_progress admit(void *context, hv_vp_handle caller, struct hv_admission *admission)
+{
+    return HV_PROGRESS_DONE;
 }
 
 const struct hv_platform_ops mshv_platform_ops = {
@@ -51,6 +78,8 @@ const struct hv_platform_ops mshv_platform_ops = {
     .write_gpa = mshv_write_gpa,
     .probe_write = mshv_probe_write,
     .set_overlay = mshv_set_overlay,
+    .allocate_pages = mshv_allocate_pages,
+    .free_pages = mshv_free_pages,
     .hypercall_code = mshv_hypercall_code,
     .read_tsc = mshv_read_tsc,
     .set_timer = mshv_set_timer,
@@ -64,6 +93,21 @@ const struct hv_platform_ops mshv_platform_ops = {
     .flush_tlb = mshv_flush_tlb,
     .flush_tlb_ranges = mshv_flush_tlb_ranges,
     .set_cr3 = mshv_set_cr3,
+    .create_vp = mshv_create_vp,
+    .reset_vp = mshv_reset_vp,
+    .start_vp = mshv_start_vp,
+    .set_line = mshv_set_line,
+    .vp_waits = mshv_vp_waits,
+    .kick_vp = mshv_kick_vp,
+    .kick_lp = mshv_kick_lp,
+#ifdef HF_CHILD_MASK
+    .get_register = mshv_get_register,
+    .set_register = mshv_set_register,
+    .read_instruction = mshv_read_instruction,
+    .translate_gva = mshv_translate_gva,
+    .flush_second_stage = mshv_flush_second_stage,
+#endif
+    .admit = admit,
     .read_xmm = read_xmm,
     .spin_wait = spin_wait,
     .reset = reset,

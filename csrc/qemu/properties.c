@@ -23,7 +23,7 @@ struct switch_row {
 #define ONLY_HV_GEN_ALL ""
 #define ONLY_HV_GEN_CURRENT ", only with interface=current"
 #define ONLY_HV_GEN_2008R2 ", only with interface=2008r2"
-#define SWITCH(kind_, word, bit_, name, property_, generations_, guest_default_)                                       \
+#define SWITCH(kind_, word, bit_, name, property_, generations_, guest_default_, ...)                                  \
     {                                                                                                                  \
         .kind = kind_,                                                                                                 \
         .bit = bit_,                                                                                                   \
@@ -193,8 +193,8 @@ static void add_choices(ObjectClass *oc)
     object_class_property_add_enum(oc, "role", "MicrosoftHypervisorRole", &MicrosoftHypervisorRole_lookup, get_role,
                                    set_role);
     object_class_property_set_description(oc, "role",
-                                          "what the machine is: guest, one enlightened partition "
-                                          "(default), or root (not supported yet)");
+                                          "what the machine is: guest, one enlightened partition (default), or root, "
+                                          "which may create partitions of its own");
     object_class_property_add_enum(oc, "interface", "MicrosoftHypervisorInterface",
                                    &MicrosoftHypervisorInterface_lookup, get_interface, set_interface);
     object_class_property_set_description(oc, "interface",
@@ -234,10 +234,6 @@ void mshv_add_properties(ObjectClass *oc)
 
 bool mshv_check_properties(const MicrosoftHypervisor *s, Error **errp)
 {
-    if (s->role == MICROSOFT_HYPERVISOR_ROLE_ROOT) {
-        error_setg(errp, "role=root is not supported yet; use role=guest");
-        return false;
-    }
     for (size_t i = 0; i < ARRAY_SIZE(switch_rows); i++) {
         const struct switch_row *row = &switch_rows[i];
 
@@ -262,7 +258,10 @@ static uint64_t number_or(const MicrosoftHypervisor *s, unsigned number, uint64_
 
 void mshv_make_config(const MicrosoftHypervisor *s, struct hv_config *config)
 {
-    hv_config_defaults(config, generation_of(s));
+    if (mshv_is_root(s))
+        hv_config_root_defaults(config, generation_of(s));
+    else
+        hv_config_defaults(config, generation_of(s));
     config->privileges = apply(s, MSHV_PRIVILEGES, config->privileges);
     config->features = (uint32_t)apply(s, MSHV_FEATURES, config->features);
     config->recommendations = (uint32_t)apply(s, MSHV_RECOMMENDATIONS, config->recommendations);

@@ -168,7 +168,7 @@ static HvPartitionInfo *partition_info(struct hv *hv)
     HvPartitionInfo *info = g_new0(HvPartitionInfo, 1);
     struct hv_partition_state state;
 
-    hv_get_partition_state(hv, &state);
+    hv_get_partition_state(hv_machine_partition(hv), &state);
     info->id = state.id;
     info->vp_count = hv_get_config(hv)->vp_count;
     info->privilege_mask = state.privileges;
@@ -353,7 +353,7 @@ static HvVpInfoList *query_vps(bool has_partition, uint64_t partition, bool has_
     HvVpInfoList *list = NULL, **tail = &list;
     struct hv_partition_state state;
 
-    hv_get_partition_state(hv, &state);
+    hv_get_partition_state(hv_machine_partition(hv), &state);
     if (has_partition && partition != state.id) {
         error_setg(errp, "There is no partition with ID %" PRIu64, partition);
         return NULL;
@@ -393,16 +393,16 @@ static HvPortInfo *port_info(const struct hv_port_state *state)
 static HvPorts *query_ports(Error **errp)
 {
     struct hv *hv = microsoft_hypervisor_core();
-    size_t port_count = hv_list_ports(hv, NULL, 0);
-    size_t connection_count = hv_list_connections(hv, NULL, 0);
+    size_t port_count = hv_list_ports(hv_machine_partition(hv), NULL, 0);
+    size_t connection_count = hv_list_connections(hv_machine_partition(hv), NULL, 0);
     g_autofree struct hv_port_state *ports = g_new0(struct hv_port_state, port_count + 1);
     g_autofree struct hv_connection_state *connections = g_new0(struct hv_connection_state, connection_count + 1);
     HvPorts *info = g_new0(HvPorts, 1);
     HvPortInfoList **port_tail = &info->ports;
     HvConnectionInfoList **connection_tail = &info->connections;
 
-    hv_list_ports(hv, ports, port_count);
-    hv_list_connections(hv, connections, connection_count);
+    hv_list_ports(hv_machine_partition(hv), ports, port_count);
+    hv_list_connections(hv_machine_partition(hv), connections, connection_count);
     for (size_t i = 0; i < port_count; i++)
         QAPI_LIST_APPEND(port_tail, port_info(&ports[i]));
     for (size_t i = 0; i < connection_count; i++) {
@@ -417,10 +417,10 @@ static HvPorts *query_ports(Error **errp)
 
 static bool find_port(struct hv *hv, uint32_t port_id, struct hv_port_state *found)
 {
-    size_t count = hv_list_ports(hv, NULL, 0);
+    size_t count = hv_list_ports(hv_machine_partition(hv), NULL, 0);
     g_autofree struct hv_port_state *ports = g_new0(struct hv_port_state, count + 1);
 
-    hv_list_ports(hv, ports, count);
+    hv_list_ports(hv_machine_partition(hv), ports, count);
     for (size_t i = 0; i < count; i++) {
         if (ports[i].port_id == port_id) {
             *found = ports[i];
@@ -524,12 +524,12 @@ static void create_port(uint32_t port_id, HvPortType type, uint8_t sint, bool ha
         error_setg(errp, "There is a port with ID %u already", port_id);
         return;
     }
-    set_status_error(errp, "create the port", hv_operator_create_port(hv, port_id, &info));
+    set_status_error(errp, "create the port", hv_operator_create_port(hv_machine_partition(hv), port_id, &info));
 }
 
 static void delete_port(uint32_t port_id, Error **errp)
 {
-    hv_status status = hv_operator_delete_port(microsoft_hypervisor_core(), port_id);
+    hv_status status = hv_operator_delete_port(hv_machine_partition(microsoft_hypervisor_core()), port_id);
 
     if (status == HV_STATUS_INVALID_PORT_ID)
         error_setg(errp, "There is no port with ID %u", port_id);
@@ -543,7 +543,7 @@ static void connect_port(uint32_t connection_id, uint32_t port_id, Error **errp)
 
     if (!check_id(connection_id, "connection-id", errp))
         return;
-    status = hv_operator_connect_port(microsoft_hypervisor_core(), connection_id, port_id);
+    status = hv_operator_connect_port(hv_machine_partition(microsoft_hypervisor_core()), connection_id, port_id);
     if (status == HV_STATUS_INVALID_CONNECTION_ID)
         error_setg(errp, "There is a connection with ID %u already", connection_id);
     else if (status == HV_STATUS_INVALID_PORT_ID)
@@ -554,7 +554,7 @@ static void connect_port(uint32_t connection_id, uint32_t port_id, Error **errp)
 
 static void disconnect_port(uint32_t connection_id, Error **errp)
 {
-    hv_status status = hv_operator_disconnect_port(microsoft_hypervisor_core(), connection_id);
+    hv_status status = hv_operator_disconnect_port(hv_machine_partition(microsoft_hypervisor_core()), connection_id);
 
     if (status == HV_STATUS_INVALID_CONNECTION_ID)
         error_setg(errp, "There is no connection with ID %u", connection_id);
@@ -577,7 +577,7 @@ static void post_message(uint32_t port_id, uint32_t message_type, const uint8_t 
         return;
     }
     if (require_port(hv, port_id, HV_PORT_TYPE_MESSAGE, &port, errp))
-        set_status_error(errp, "post the message", hv_operator_post_message(hv, port_id, message_type, payload, size));
+        set_status_error(errp, "post the message", hv_operator_post_message(hv_machine_partition(hv), port_id, message_type, payload, size));
 }
 
 static void signal_event(uint32_t port_id, uint16_t flag, Error **errp)
@@ -591,7 +591,7 @@ static void signal_event(uint32_t port_id, uint16_t flag, Error **errp)
         error_setg(errp, "Port %u has no flag %u: it has %u", port_id, flag, port.info.flag_count);
         return;
     }
-    set_status_error(errp, "signal the event", hv_operator_signal_event(hv, port_id, flag));
+    set_status_error(errp, "signal the event", hv_operator_signal_event(hv_machine_partition(hv), port_id, flag));
 }
 
 /* -- Tracing and reports -- */

@@ -19,6 +19,9 @@ static void exec_enter(X86Hypervisor *hv, X86CPU *cpu)
         return;
     if (unlikely(vp->cpu != cpu))
         mshv_bind_cpu(vp, cpu); /* plugged in later */
+#ifdef HF_CHILD_MASK
+    mshv_second_stage_enter(vp);
+#endif
     vp->running_since = mshv_clock_read(&vp->machine->clock);
     vp->running = true;
 }
@@ -33,10 +36,10 @@ static void exec_exit(X86Hypervisor *hv, X86CPU *cpu)
     qatomic_set(&vp->run_ticks, vp->run_ticks + mshv_clock_read(&vp->machine->clock) - vp->running_since);
 }
 
-uint64_t mshv_vp_run_time(void *context, hv_vp_index index)
+uint64_t mshv_vp_run_time(void *context, hv_vp_handle handle)
 {
     MicrosoftHypervisor *s = context;
-    const struct mshv_vp *vp = &s->vps[index];
+    const struct mshv_vp *vp = mshv_vp(s, handle);
     uint64_t ticks = qatomic_read(&vp->run_ticks);
 
     /* Other threads see what was counted when the VP last left the loop. */

@@ -27,16 +27,18 @@ void mshv_complete_before_retiring(struct mshv_vp *vp)
     async_safe_run_on_cpu(CPU(vp->cpu), nothing_to_do, RUN_ON_CPU_NULL);
 }
 
-static X86HypervisorExit finish(struct mshv_vp *vp, enum hv_exit exit)
+X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
 {
-    bool leave = vp->leave;
+    bool leave = vp->leave, yield = vp->yield;
 
-    vp->leave = vp->completing = false;
+    vp->leave = vp->completing = vp->yield = false;
     switch (exit) {
     case HV_EXIT_DONE:
+        if (yield)
+            return X86_HYPERVISOR_YIELD;
         return leave ? X86_HYPERVISOR_LEAVE : X86_HYPERVISOR_DONE;
     case HV_EXIT_RETRY:
-        return X86_HYPERVISOR_RETRY;
+        return yield ? X86_HYPERVISOR_INTERCEPT : X86_HYPERVISOR_RETRY;
     case HV_EXIT_IDLE:
         return X86_HYPERVISOR_IDLE;
     case HV_EXIT_UD:
@@ -45,6 +47,14 @@ static X86HypervisorExit finish(struct mshv_vp *vp, enum hv_exit exit)
         return X86_HYPERVISOR_GP;
     case HV_EXIT_MC:
         return X86_HYPERVISOR_MC;
+    case HV_EXIT_INTERCEPT:
+        return X86_HYPERVISOR_INTERCEPT;
+    case HV_EXIT_NATIVE:
+#ifdef HF_CHILD_MASK
+        return X86_HYPERVISOR_NATIVE;
+#else
+        break;
+#endif
     }
     g_assert_not_reached();
 }
@@ -54,8 +64,8 @@ static X86HypervisorExit rdmsr(X86Hypervisor *hv, X86CPU *cpu, uint32_t index, u
     struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
     enum hv_exit exit = hv_read_msr(vp->core, index, value);
 
-    trace_microsoft_hypervisor_rdmsr(vp->index, index, exit == HV_EXIT_GP ? 0 : *value, exit);
-    return finish(vp, exit);
+    trace_microsoft_hypervisor_rdmsr(vp->handle, index, exit == HV_EXIT_GP ? 0 : *value, exit);
+    return mshv_finish(vp, exit);
 }
 
 static X86HypervisorExit wrmsr(X86Hypervisor *hv, X86CPU *cpu, uint32_t index, uint64_t value)
@@ -63,8 +73,8 @@ static X86HypervisorExit wrmsr(X86Hypervisor *hv, X86CPU *cpu, uint32_t index, u
     struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
     enum hv_exit exit = hv_write_msr(vp->core, index, value);
 
-    trace_microsoft_hypervisor_wrmsr(vp->index, index, value, exit);
-    return finish(vp, exit);
+    trace_microsoft_hypervisor_wrmsr(vp->handle, index, value, exit);
+    return mshv_finish(vp, exit);
 }
 
 static X86HypervisorExit hypercall(X86Hypervisor *hv, X86CPU *cpu)
@@ -77,13 +87,24 @@ static X86HypervisorExit hypercall(X86Hypervisor *hv, X86CPU *cpu)
         .long_mode = env->hflags & HF_CS64_MASK,
     };
 
-    return finish(vp, hv_hypercall(vp->core, &frame));
+    return mshv_finish(vp, hv_hypercall(vp->core, &frame));
 }
 
+#ifdef HF_CHILD_MASK
+static uint64_t read_tsc(X86Hypervisor *hv, X86CPU *cpu)
+{
+    MicrosoftHypervisor *s = (MicrosoftHypervisor *)hv;
+
+    if (cpu->env.hypervisor_second_stage)
+        return hv_vp_read_tsc(mshv_vp_of(s, cpu)->core);
+    return mshv_clock_read(&s->clock);
+}
+#else
 static uint64_t read_tsc(X86Hypervisor *hv)
 {
     return mshv_clock_read(&((MicrosoftHypervisor *)hv)->clock);
 }
+#endif
 
 static void cpuid(X86Hypervisor *hv, X86CPU *cpu, uint32_t leaf, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
                   uint32_t *edx)
@@ -92,7 +113,7 @@ static void cpuid(X86Hypervisor *hv, X86CPU *cpu, uint32_t leaf, uint32_t *eax, 
     struct hv_cpuid out = {0};
 
     if (s->core)
-        hv_cpuid(s->core, leaf, &out);
+        hv_cpuid(hv_machine_partition(s->core), leaf, &out);
     *eax = out.eax;
     *ebx = out.ebx;
     *ecx = out.ecx;
@@ -103,7 +124,7 @@ static bool tsc_is_invariant(X86Hypervisor *hv)
 {
     MicrosoftHypervisor *s = (MicrosoftHypervisor *)hv;
 
-    return s->core && hv_tsc_is_invariant(s->core);
+    return s->core && hv_tsc_is_invariant(hv_machine_partition(s->core));
 }
 
 void mshv_set_hooks(X86HypervisorClass *hooks)
@@ -116,4 +137,10 @@ void mshv_set_hooks(X86HypervisorClass *hooks)
     hooks->read_tsc = read_tsc;
     mshv_set_apic_hooks(hooks);
     mshv_set_run_time_hooks(hooks);
+    mshv_set_lp_hooks(hooks);
+    mshv_set_child_hooks(hooks);
+#ifdef HF_CHILD_MASK
+    mshv_set_child_exit_hooks(hooks);
+    mshv_set_second_stage_hooks(hooks);
+#endif
 }

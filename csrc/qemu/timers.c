@@ -59,16 +59,20 @@ static void timer_callback(void *opaque)
     }
     qemu_mutex_unlock(&timer->lock);
     if (due) {
-        trace_microsoft_hypervisor_timer_expired(vp->index, timer->index);
+        trace_microsoft_hypervisor_timer_expired(vp->handle, timer->index);
         hv_timer_expired(vp->core, timer->index);
     }
 }
 
-void mshv_set_timer(void *context, hv_vp_index vp, unsigned index, uint64_t tsc)
+void mshv_set_timer(void *context, hv_vp_handle vp, unsigned index, uint64_t tsc)
 {
     MicrosoftHypervisor *s = context;
-    struct mshv_timer *timer = &s->vps[vp].timers[index];
+    struct mshv_vp *self = mshv_vp(s, vp);
+    struct mshv_timer *timer;
 
+    if (!self)
+        return; /* a child VP without a processor has set none */
+    timer = &self->timers[index];
     trace_microsoft_hypervisor_timer_set(vp, index, tsc);
     qemu_mutex_lock(&timer->lock);
     timer->deadline = tsc;

@@ -58,19 +58,21 @@ static bool next_vp(const struct hv_vp_set *set, hv_vp_index *vp)
 }
 
 /* Flush `list` of the VPs in `set`, or everything when it is NULL. */
-static void flush(MicrosoftHypervisor *s, hv_vp_index caller, const struct hv_vp_set *set, const struct page_list *list)
+static void flush(MicrosoftHypervisor *s, hv_vp_handle caller, const struct hv_vp_set *set,
+                  const struct page_list *list)
 {
     bool own_threads = qemu_tcg_mttcg_enabled();
     struct page_list *shared = NULL;
-    struct mshv_vp *self = &s->vps[caller];
+    struct mshv_vp *self = mshv_vp(s, caller);
 
     self->leave = true;
-    for (hv_vp_index i = 0; next_vp(set, &i) && i < s->vp_count; i++) {
+    for (hv_vp_handle i = 0; next_vp(set, &i); i++) {
+        struct mshv_vp *vp = mshv_vp(s, i);
         CPUState *cs;
 
-        if (!mshv_cpu_is_there(&s->vps[i]))
+        if (!mshv_cpu_is_there(vp))
             continue;
-        cs = CPU(s->vps[i].cpu);
+        cs = CPU(vp->cpu);
         if (i == caller || !own_threads) {
             if (list)
                 flush_page_list(cs, list);
@@ -94,7 +96,7 @@ static void flush(MicrosoftHypervisor *s, hv_vp_index caller, const struct hv_vp
         g_free(shared);
 }
 
-void mshv_flush_tlb(void *context, hv_vp_index caller, const struct hv_vp_set *set, bool keep_global)
+void mshv_flush_tlb(void *context, hv_vp_handle caller, const struct hv_vp_set *set, bool keep_global)
 {
     flush(context, caller, set, NULL);
 }
@@ -112,7 +114,7 @@ static bool list_pages(const struct hv_gva_range *ranges, size_t count, struct p
     return true;
 }
 
-void mshv_flush_tlb_ranges(void *context, hv_vp_index caller, const struct hv_vp_set *set,
+void mshv_flush_tlb_ranges(void *context, hv_vp_handle caller, const struct hv_vp_set *set,
                            const struct hv_gva_range *ranges, size_t count)
 {
     struct page_list list;
@@ -120,10 +122,10 @@ void mshv_flush_tlb_ranges(void *context, hv_vp_index caller, const struct hv_vp
     flush(context, caller, set, list_pages(ranges, count, &list) ? &list : NULL);
 }
 
-void mshv_set_cr3(void *context, hv_vp_index vp, uint64_t cr3)
+void mshv_set_cr3(void *context, hv_vp_handle vp, uint64_t cr3)
 {
     MicrosoftHypervisor *s = context;
-    struct mshv_vp *self = &s->vps[vp];
+    struct mshv_vp *self = mshv_vp(s, vp);
 
     cpu_x86_update_cr3(&self->cpu->env, cr3);
     self->leave = true;
