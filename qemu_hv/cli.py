@@ -22,6 +22,8 @@ _COMMANDS = {
     "run": ("qemu_hv.run", "boot a guest under the emulated hypervisor and report what it used"),
     "build": ("qemu_hv.build.command", "build QEMU with the patches and the module"),
     "status": ("qemu_hv.status", "show the hypervisor of a running machine"),
+    "partitions": ("qemu_hv.partitions", "draw the partitions of a running machine"),
+    "partition": ("qemu_hv.partition", "pause, resume, delete or look at a partition of a running machine"),
     "info": ("qemu_hv.info", "show versions, paths, accelerators and the cache"),
     "kernels": ("qemu_hv.kernels_command", "list or fetch stock Debian kernels"),
 }

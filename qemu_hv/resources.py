@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def source_root() -> Path:
-    """Return the folder that holds ``patches/`` and ``csrc/``.
+    """Return the folder that holds ``patches/``, ``csrc/`` and what else is compiled on the user's machine.
 
     In a wheel it is inside the package (``setup.py`` puts it there); in a checkout it is the
     checkout.

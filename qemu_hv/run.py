@@ -38,6 +38,8 @@ _QUIT_SECONDS = 15.0
 _CRASH_SECONDS = 5.0
 _EPILOG = """\
 Without --kernel a stock Debian kernel is booted, with an initramfs that says what it found and uses.
+With --in-child the machine is the root partition: a small virtual machine monitor in it (examples/minivmm) boots the
+kernel in a child partition. --smp and --memory are then the child's.
 Exit status: 0 the guest powered off or reset; 1 an error; 3 the guest crashed; 4 it took too long.
 """
 
@@ -69,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="property of the microsoft-hypervisor object; may be given again",
     )
+    parser.add_argument("--in-child", action="store_true", help="boot the kernel in a child partition")
     parser.add_argument("--no-hypervisor", action="store_true", help="leave the object out, to compare")
     parser.add_argument("--json", action="store_true", help="report as JSON; the console goes to stderr")
     parser.add_argument("--quiet", action="store_true", help="do not show the console")
@@ -79,6 +82,8 @@ def execute(args: argparse.Namespace) -> int:
     """Run the guest, print the report, return the command's exit status."""
     if args.no_hypervisor and args.properties:
         raise UserError("--property needs the object that --no-hypervisor leaves out; use one of them")
+    if args.in_child and args.no_hypervisor:
+        raise UserError("--in-child needs the object that --no-hypervisor leaves out; use one of them")
     if args.kernel is None and args.initrd is not None:
         raise UserError("--initrd needs --kernel: the kernel provided by default has its own")
     options = _options(args)
@@ -171,8 +176,8 @@ def _exit_status(report: Report) -> int:
 def _options(args: argparse.Namespace) -> MachineOptions:
     kernel, initrd = args.kernel, args.initrd
     if kernel is None:
-        kernel, initrd = _default_guest()
-    return MachineOptions(
+        kernel, initrd = _default_guest(in_child=args.in_child)
+    options = MachineOptions(
         kernel=kernel,
         initrd=initrd,
         append=DEFAULT_APPEND if args.append is None else args.append,
@@ -185,13 +190,19 @@ def _options(args: argparse.Namespace) -> MachineOptions:
         actions={"reboot": "shutdown", "shutdown": "pause"},
         extra=args.qemu_args,
     )
+    if not args.in_child:
+        return options
+    from . import child_boot
+
+    return child_boot.in_child(options)
 
 
-def _default_guest() -> tuple[Path, Path]:
+def _default_guest(in_child: bool) -> tuple[Path, Path]:
     """Return Debian's kernel, and an initramfs with our /init."""
     from . import initramfs, kernels
 
-    return kernels.get().vmlinuz, initramfs.build(INIT_SCRIPT)
+    kernel = kernels.get("6.1") if in_child else kernels.get()
+    return kernel.vmlinuz, initramfs.build(INIT_SCRIPT)
 
 
 def _console_printer(args: argparse.Namespace) -> Optional[Callable[[str], None]]:

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from guest_catalog import plan_for
-from guest_image import Check, Image, build_image
+from guest_image import ROOT_PROGRAMS, Check, Image, build_image
 from guest_runner import CheckResult, Mode, run_guest
 
 from qemu_hv.qemu_binary import QemuBinary, find_qemu
@@ -23,8 +23,8 @@ _QEMU: list[QemuBinary] = []
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Optional[pytest.Collector]:
-    """Take C files in this folder as test guests."""
-    if file_path.suffix == ".c" and file_path.parent == Path(__file__).resolve().parent:
+    """Take C files in this folder as test guests, and those in root/ as programs for the root partition."""
+    if file_path.suffix == ".c" and file_path.parent in (Path(__file__).resolve().parent, ROOT_PROGRAMS):
         return GuestFile.from_parent(parent, path=file_path)
     return None
 
@@ -41,8 +41,8 @@ class GuestFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Build the guest in its widths and yield its checks, grouped by mode so that each mode is one run."""
-        for bits, mode in plan_for(self.path.stem).runs:
-            image = build_image(self.path, bits)
+        for bits, mode in plan_for(self.path).runs:
+            image = build_image(self.path, bits, root=self.path.parent == ROOT_PROGRAMS)
             for check in image.checks:
                 if check.applies(mode.vps, mode.generation, mode.parallel):
                     yield CheckItem.from_parent(

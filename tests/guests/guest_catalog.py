@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from guest_image import GENERATION_2008R2
+from guest_image import GENERATION_2008R2, ROOT_PROGRAMS
 from guest_runner import Mode, make_modes
 
 __all__ = ["GuestPlan", "plan_for"]
@@ -103,8 +105,34 @@ _PLANS = {
     "runtime": _runtime,
     "vmmu": _with_32_bit,
 }
+# Programs in root/ that need other modes than _root() gives.
+_ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {}
 
 
-def plan_for(guest: str) -> GuestPlan:
-    """Return the plan of the guest with this name."""
-    return GuestPlan(tuple(_PLANS.get(guest, _default)()))
+def _root() -> list[tuple[int, Mode]]:
+    """Return the modes of a program for the root partition: every way TCG runs VPs, and the older interface once."""
+    modes = make_modes(ALL_WAYS, role="root")
+    return _runs(64, modes + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
+
+
+# Guests whose machines are made in ways that a child partition cannot be: with an operator's ports, without a
+# hypervisor, or with privileges that differ from mode to mode.
+_NOT_IN_CHILD = {"ports", "runtime", "access"}
+
+
+def _in_child(name: str) -> list[tuple[int, Mode]]:
+    """Return the modes of a guest in a child partition."""
+    properties = (("access-partition-id", "on"),) if name == "hypercall" else ()
+    ways = {"mttcg": (1, 4), "single": (4,), "icount": (1,)}
+    modes = make_modes(ways, properties, suffix="-in-child", in_child=True)
+    older = make_modes(FOUR_VPS, properties, GENERATION_2008R2, "-2008r2-in-child", in_child=True)
+    return _runs(64, modes + older)
+
+
+def plan_for(source: Path) -> GuestPlan:
+    """Return the plan of a guest's or root program's C file."""
+    name = source.stem
+    if source.parent == ROOT_PROGRAMS:
+        return GuestPlan(tuple(_ROOT_PLANS.get(name, _root)()))
+    runs = _PLANS.get(name, _default)()
+    return GuestPlan(tuple(runs if name in _NOT_IN_CHILD else runs + _in_child(name)))

@@ -4,24 +4,21 @@
 from __future__ import annotations
 
 import functools
-import os
-import shutil
 import struct
-import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from elftools.elf.elffile import ELFFile
 
-from qemu_hv import cache
-from qemu_hv.errors import UserError
+from qemu_hv import freestanding
 
 __all__ = [
     "CHECK_PARALLEL",
     "GENERATION_2008R2",
     "GENERATION_CURRENT",
+    "LOADER",
+    "ROOT_PROGRAMS",
     "RUNTIME",
     "Check",
     "Image",
@@ -30,6 +27,9 @@ __all__ = [
 
 HERE = Path(__file__).resolve().parent
 RUNTIME = HERE / "runtime"
+# Programs for the root partition, and the one that runs a guest in a child partition.
+ROOT_PROGRAMS = HERE / "root"
+LOADER = HERE / "loader" / "child_loader.c"
 
 # runtime/check.h
 GENERATION_2008R2 = 0x1
@@ -38,15 +38,6 @@ CHECK_PARALLEL = 0x2
 
 _CHECK_SECTION = "guest_checks"
 _CHECK_ENTRY = struct.Struct("<64s128sIIIIQQ")
-
-# General registers only: interrupt handlers then need not save XMM registers. Declaration order is the order of checks.
-_COMPILE_FLAGS = (
-    "-std=gnu11 -O2 -g -ffreestanding -nostdlib -static -fno-pic -fno-pie -no-pie -fno-stack-protector "
-    "-mgeneral-regs-only -fno-toplevel-reorder -fcf-protection=none -fno-asynchronous-unwind-tables "
-    "-Wall -Wextra -Werror"
-).split()
-_WIDTH_FLAGS = {64: ["-m64", "-mno-red-zone"], 32: ["-m32"]}
-_LINK_FLAGS = "-Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments".split()
 
 
 @dataclass(frozen=True)
@@ -96,55 +87,20 @@ class Image:
 
 
 @functools.cache
-def build_image(source: Path, bits: int, extra_flags: tuple[str, ...] = ()) -> Image:
+def build_image(source: Path, bits: int, extra_flags: tuple[str, ...] = (), root: bool = False) -> Image:
     """Compile one C file with the runtime, or take the result from the cache.
 
     Args:
         source: the guest's C file.
         bits: width of its code, 32 or 64.
         extra_flags: for the compiler, such as -D definitions.
+        root: whether it is a program for the root partition, which has a library of its own.
 
     Raises:
         UserError: there is no compiler, or it finds an error (its output is in the message).
     """
-    compiler = _find_compiler()
-    sources = [source, *sorted(RUNTIME.glob("*.c")), *sorted(RUNTIME.glob("*.S"))]
-    dependencies = [*sources, *sorted(RUNTIME.glob("*.h")), RUNTIME / "guest.ld"]
-    command = [
-        compiler,
-        *_WIDTH_FLAGS[bits],
-        *_COMPILE_FLAGS,
-        *extra_flags,
-        f"-I{RUNTIME}",
-        f"-Wl,-T,{RUNTIME / 'guest.ld'}",
-        *_LINK_FLAGS,
-        *map(str, sources),
-    ]
-    folder = cache.root() / "guests" / _key(command, dependencies)
-    path = folder / f"{source.stem}{bits}.elf"
-    if not path.exists():
-        with cache.atomic_directory(folder) as temporary:
-            _compile([*command, "-o", str(temporary / path.name)], source)
+    path = freestanding.build(source.stem, [source], bits, root, extra_flags)
     return Image(source.stem, bits, path, _read_checks(path))
-
-
-def _find_compiler() -> str:
-    name = os.environ.get("CC", "gcc")
-    found = shutil.which(name)
-    if found is None:
-        raise UserError(f"the test guests need a C compiler and there is no {name}; install gcc or set CC")
-    return found
-
-
-def _key(command: Iterable[str], dependencies: Iterable[Path]) -> str:
-    parts: list[bytes] = [path.read_bytes() for path in dependencies]
-    return cache.digest(*command, *parts)
-
-
-def _compile(command: list[str], source: Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(f"{source} does not compile:\n{done.stderr}")
 
 
 def _text(field: bytes) -> str:

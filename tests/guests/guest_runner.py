@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import socket
 import subprocess
 import threading
@@ -15,11 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Optional, Union
 
-from guest_image import GENERATION_2008R2, GENERATION_CURRENT, Check, Image
+from guest_image import GENERATION_2008R2, GENERATION_CURRENT, LOADER, Check, Image, build_image
 
+from qemu_hv import blob, resources
 from qemu_hv.qemu_binary import QemuBinary
 
 __all__ = ["CheckResult", "GuestRun", "Mode", "run_guest"]
+
+# HV_PRIVILEGE_ROW(bit, name, property, generations, guest_default, ...)
+_PRIVILEGES = resources.csrc() / "hv" / "tlfs" / "privileges.def"
+_PRIVILEGE_ROW = re.compile(r'^HV_PRIVILEGE_ROW\((\d+), \w+, "([\w-]+)", HV_GEN_(\w+), (\d)', re.MULTILINE)
 
 # Seconds without a line from the guest after which it counts as hung.
 SILENCE_TIMEOUT = 60.0
@@ -43,6 +49,9 @@ class Mode:
         parallel: whether VPs run on threads of their own.
         append: more words for the guest's command line.
         commands: QMP commands, as (name, arguments), executed before the guest's first instruction.
+        role: of the microsoft-hypervisor object: the program is in an enlightened guest, or in the root partition.
+        in_child: whether the guest runs in a child partition, which a program in the root makes for it
+            (loader/child_loader.c).
     """
 
     name: str
@@ -53,16 +62,34 @@ class Mode:
     parallel: bool = True
     append: str = ""
     commands: tuple[tuple[str, dict[str, object]], ...] = ()
+    role: str = "guest"
+    in_child: bool = False
+
+    @property
+    def memory(self) -> int:
+        """Return the size of the machine's RAM in MiB."""
+        return 320 if self.in_child else 256 if self.role == "root" else 128
 
     def object_arguments(self) -> list[str]:
         """Return the -object option, if the machine has a hypervisor."""
         if self.properties is None:
             return []
-        words = ["microsoft-hypervisor", "id=hv0", "role=guest"]
+        words = ["microsoft-hypervisor", "id=hv0", f"role={'root' if self.in_child else self.role}"]
         if self.generation == GENERATION_2008R2:
             words.append("interface=2008r2")
-        words += [f"{name}={value}" for name, value in self.properties]
+        if not self.in_child:
+            words += [f"{name}={value}" for name, value in self.properties]
         return ["-object", ",".join(words)]
+
+    def privileges(self) -> int:
+        """Return the privileges of a child that is to have those of the machine in role=guest, as a mask."""
+        given = dict(self.properties or ())
+        mask = 0
+        for bit, name, generations, default in _PRIVILEGE_ROW.findall(_PRIVILEGES.read_text(encoding="utf-8")):
+            exists = self.generation == GENERATION_CURRENT or generations != "CURRENT"
+            if exists and given.get(name, "on" if default == "1" else "off") == "on":
+                mask |= 1 << int(bit)
+        return mask
 
     def command_line(self) -> str:
         """Return what the guest is told about the mode."""
@@ -127,20 +154,36 @@ class GuestRun:
             control: file descriptor for QMP; the guest then waits for "cont".
         """
         append = self._mode.command_line() + (f" from={begin.name}" if begin else "")
+        kernel, module = self._image.path, list[str]()
+        if self._mode.in_child:
+            kernel = build_image(LOADER, 64, root=True).path
+            module = ["-initrd", str(self._pack(append))]
         firmware = [word for folder in self._qemu.firmware_dirs for word in ("-L", str(folder))]
         return [
             str(self._qemu.path),
             *firmware,
-            *"-nodefaults -no-user-config -display none -machine q35 -cpu max -m 128".split(),
+            *"-nodefaults -no-user-config -display none -machine q35 -cpu max".split(),
+            *("-m", str(self._mode.memory)),
             *("-smp", str(self._mode.vps)),
             *self._mode.arguments,
             *self._mode.object_arguments(),
             *"-chardev stdio,id=debug,signal=off -device isa-debugcon,iobase=0xe9,chardev=debug".split(),
             *"-device isa-debug-exit,iobase=0xf4,iosize=1".split(),
-            *("-kernel", str(self._image.path), "-append", append),
+            *("-kernel", str(kernel), "-append", append),
+            *module,
             *_control_arguments(control),
             *self._arguments,
         ]
+
+    def _pack(self, command_line: str) -> Path:
+        """Return the file from which loader/child_loader.c takes the guest, made unless the cache holds the same."""
+        parts = {
+            "image": self._image.path.read_bytes(),
+            "cmdline": command_line.encode(),
+            "vps": str(self._mode.vps).encode(),
+            "privileges": str(self._mode.privileges()).encode(),
+        }
+        return blob.file(parts)
 
     def run(self) -> dict[str, CheckResult]:
         """Run until every check that applies has a result, and return them by name."""
@@ -320,6 +363,8 @@ def make_modes(
     suffix: str = "",
     append: str = "",
     commands: tuple[tuple[str, dict[str, object]], ...] = (),
+    role: str = "guest",
+    in_child: bool = False,
 ) -> list[Mode]:
     """Return modes for the ways TCG runs VPs.
 
@@ -330,6 +375,8 @@ def make_modes(
         suffix: put after the modes' names.
         append: words for the guest's command line.
         commands: QMP commands to execute before the guest begins; "vp": -1 in one stands for the last VP.
+        role: of the hypervisor object.
+        in_child: whether the guest runs in a child partition.
     """
     accelerators: dict[str, tuple[Union[str, Path], ...]] = {
         "mttcg": ("-accel", "tcg,thread=multi"),
@@ -346,6 +393,8 @@ def make_modes(
             parallel=way == "mttcg",
             append=append,
             commands=tuple((name, _with_last_vp(arguments, vps)) for name, arguments in commands),
+            role=role,
+            in_child=in_child,
         )
         for way, numbers in smp.items()
         for vps in numbers

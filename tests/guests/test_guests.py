@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from guest_catalog import plan_for
-from guest_image import RUNTIME, build_image
+from guest_image import ROOT_PROGRAMS, RUNTIME, build_image
 from guest_runner import CheckResult, GuestRun, make_modes
 
 from qemu_hv.errors import UserError
 from qemu_hv.qemu_binary import find_qemu
 
 HERE = Path(__file__).resolve().parent
-GUESTS = sorted(HERE.glob("*.c"))
+GUESTS = sorted([*HERE.glob("*.c"), *ROOT_PROGRAMS.glob("*.c")])
 
 
 @pytest.fixture(scope="module", name="results")
@@ -64,8 +64,8 @@ def test_every_check_runs_in_some_mode(source: Path) -> None:
     """No check is left out by the catalog; names are unique."""
     defined: set[str] = set()
     running: set[str] = set()
-    for bits, mode in plan_for(source.stem).runs:
-        checks = build_image(source, bits).checks
+    for bits, mode in plan_for(source).runs:
+        checks = build_image(source, bits, root=source.parent == ROOT_PROGRAMS).checks
         names = [check.name for check in checks]
         assert len(names) == len(set(names)), "a name is used twice"
         assert all(check.section for check in checks), "a check does not say what rule it is about"

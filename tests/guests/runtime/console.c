@@ -154,9 +154,21 @@ size_t format_text(char *buffer, size_t size, const char *format, ...)
 }
 
 static struct spinlock console_lock;
+static void (*output)(char c);
+
+void console_set_output(void (*put_character)(char c))
+{
+    output = put_character;
+}
 
 static void write_text(const char *text, size_t length)
 {
+    if (output) {
+        for (size_t i = 0; i < length; i++) {
+            output(text[i]);
+        }
+        return;
+    }
     __asm__ volatile("rep outsb" : "+S"(text), "+c"(length) : "d"(DEBUG_PORT) : "memory");
 }
 

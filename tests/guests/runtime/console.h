@@ -15,6 +15,9 @@ __attribute__((format(printf, 1, 2))) void print(const char *format, ...);
 __attribute__((format(printf, 3, 4))) size_t format_text(char *buffer, size_t size, const char *format, ...);
 size_t format_text_va(char *buffer, size_t size, const char *format, va_list arguments);
 
+/* Send print()'s text elsewhere than to the debug port. */
+void console_set_output(void (*put_character)(char c));
+
 /* End QEMU through isa-debug-exit; its exit status becomes code * 2 + 1. */
 _Noreturn void guest_exit(unsigned code);
 /* Say why and end with code 127: for faults of the runtime itself. */

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Stock Debian kernels in a child partition, which examples/minivmm in the root partition makes for them.
+
+The same is asked of them as of a kernel in the machine's own partition (test_boot.py).
+"""
+
+from __future__ import annotations
+
+import pytest
+from conftest import LinuxFactory
+from linux_guest import LinuxGuest, options
+
+from qemu_hv import child_boot
+from qemu_hv.pytest_plugin import HvMachineFactory
+
+DETECTED = "Hypervisor detected: Microsoft Hyper-V"
+TSC_PAGE = "hyperv_clocksource_tsc_page"
+
+
+@pytest.fixture(name="boot_in_child")
+def make_boot(hv_machine: HvMachineFactory) -> LinuxFactory:
+    """A function that boots a kernel in a child partition and waits for its shell."""
+
+    def start(kernel: str, **others: object) -> LinuxGuest:
+        return LinuxGuest(hv_machine(**vars(child_boot.in_child(options(kernel, **others))))).wait_ready()
+
+    return start
+
+
+@pytest.mark.parametrize("smp", [1, 2, 4])
+@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
+def test_kernel_boots_in_a_child(boot_in_child: LinuxFactory, kernel: str, smp: int) -> None:
+    """Detection, all VPs, clock and ticks of the hypervisor, clean power-off."""
+    guest = boot_in_child(kernel, smp=smp)
+    assert DETECTED in guest.kernel_log()
+    assert guest.run("nproc").strip() == str(smp)
+    assert guest.clocksource() == TSC_PAGE
+    for cpu in range(smp):
+        assert guest.clock_event(cpu) == "Hyper-V clockevent"
+    before = guest.interrupts("HVS")
+    guest.run("for i in $(seq 3); do usleep 20000; done")
+    after = guest.interrupts("HVS")
+    assert len(after) == smp
+    assert min(after) > 0, "a CPU has had no tick"
+    assert sum(after) > sum(before), "the ticks have stopped"
+    assert guest.power_off() == 0
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"accel": "tcg,thread=single"},
+        {"icount": "shift=auto"},
+        {"machine": "pc"},
+    ],
+    ids=["single", "icount", "pc"],
+)
+def test_other_machines(boot_in_child: LinuxFactory, others: dict[str, object]) -> None:
+    """However TCG runs the machine."""
+    guest = boot_in_child("6.1", smp=2, **others)
+    assert DETECTED in guest.kernel_log()
+    assert guest.run("nproc").strip() == "2"
+    assert guest.power_off() == 0
+
+
+def test_work_on_all_processors(boot_in_child: LinuxFactory) -> None:
+    """TLB shootdowns and IPIs between the child's VPs, by hypercall."""
+    guest = boot_in_child("6.1", smp=4)
+    guest.run("worker shootdown 20")
+    assert sum(guest.interrupts("TLB")) == 0
+    assert guest.power_off() == 0
