@@ -20,6 +20,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -521,7 +522,8 @@ class Machine:
         self._server = await asyncio.start_unix_server(self._console_connected, self._folder / "con")
         await self._qmp.start_server(str(self._folder / "qmp"))
         self.argv = command_line(self.options, qemu, self._folder)
-        environment = {**os.environ, **qemu.environment}
+        # A policy runs in this interpreter's environment, where our own packages are.
+        environment = {"QEMU_HV_PYTHON": sys.executable, **os.environ, **qemu.environment}
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *_die_with_parent(),

@@ -106,18 +106,25 @@ class Report:
         return Group(table, Text(message)) if message else Group(table)
 
 
-async def collect(machine: Machine) -> Optional[HypervisorState]:
+async def collect(machine: Machine, in_child: bool = False) -> Optional[HypervisorState]:
     """Ask a machine for its hypervisor's state; None when it has no such object.
+
+    Args:
+        machine: the machine.
+        in_child: show the partition that was created last, instead of the machine's own.
 
     Raises:
         CommandFailed: QEMU answered with an error, for example because it lacks the patches.
     """
     if machine.options.hypervisor is None:
         return None
+    partitions = await machine.execute("query-hv-partitions")
+    shown = partitions[-1 if in_child else 0]
+    hv = await machine.execute("query-hv")
     return HypervisorState(
-        hv=await machine.execute("query-hv"),
-        partitions=await machine.execute("query-hv-partitions"),
-        vps=await machine.execute("query-hv-vps"),
+        hv={**hv, "partition": shown},
+        partitions=partitions if not in_child else [shown],
+        vps=await machine.execute("query-hv-vps", {"partition": shown["id"]}),
         ports=await machine.execute("query-hv-ports"),
     )
 

@@ -88,7 +88,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError("--initrd needs --kernel: the kernel provided by default has its own")
     options = _options(args)
     try:
-        report = asyncio.run(run(options, args.timeout, _console_printer(args)))
+        report = asyncio.run(run(options, args.timeout, _console_printer(args), args.in_child))
     except MachineError as error:
         raise UserError(_advise(error)) from error
     if args.json:
@@ -103,13 +103,19 @@ def _advise(error: MachineError) -> str:
     return f"{error} (QEMU's -object {OBJECT_TYPE},help lists the properties)" if unknown else str(error)
 
 
-async def run(options: MachineOptions, timeout: float, on_line: Optional[Callable[[str], None]] = None) -> Report:
+async def run(
+    options: MachineOptions,
+    timeout: float,
+    on_line: Optional[Callable[[str], None]] = None,
+    in_child: bool = False,
+) -> Report:
     """Run a machine until its guest shuts down, and collect the report before it is gone.
 
     Args:
         options: the machine; what it does on a guest's shutdown is set here.
         timeout: seconds for the guest to end.
         on_line: called with each line of the console.
+        in_child: whether the guest runs in a child partition, whose state is then reported.
 
     Raises:
         MachineError: QEMU failed.
@@ -123,7 +129,7 @@ async def run(options: MachineOptions, timeout: float, on_line: Optional[Callabl
         outcome = await _wait_end(machine, timeout)
         wall_time = time.monotonic() - started
         await machine.stop()
-        state = await collect(machine)
+        state = await collect(machine, in_child)
         crash = last_crash(machine.events)
         await machine.quit(_QUIT_SECONDS)
     return Report(

@@ -554,3 +554,8 @@ void hv_gpa_give_page(struct hv_partition *depositor, uint64_t gpa_page)
     hv_gpa_set_deposited(depositor->gpa_space, gpa_page, false);
     hv_partition_lock_drop(&depositor->lock);
 }
+
+uint64_t hv_gpa_mapped_pages(const struct hv_partition *partition)
+{
+    return partition->parent && partition->gpa_space ? atomic_load(&partition->gpa_space->mapped_pages) : 0;
+}

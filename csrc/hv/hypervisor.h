@@ -304,6 +304,8 @@ struct hv_partition_state {
     bool tsc_page_enabled, hypercall_page_enabled;
 };
 void hv_get_partition_state(struct hv_partition *partition, struct hv_partition_state *state);
+/* By ID; false: there is none. */
+bool hv_get_partition_state_of(struct hv *hv, hv_partition_id id, struct hv_partition_state *state);
 
 /* TLFS 5.2.5 */
 enum hv_partition_run_state {
@@ -321,6 +323,8 @@ struct hv_partition_info {
     uint32_t vp_count;
     uint64_t privileges;
     uint64_t pages_available, pages_in_use; /* of its memory pool (TLFS 7.3.3) */
+    uint64_t mapped_pages; /* of a child: with memory of its parent behind them */
+    bool paused; /* by the operator */
 };
 /* The tree, a parent before its children. Fill at most `max` entries, return how many exist. */
 size_t hv_list_partitions(struct hv *hv, struct hv_partition_info *partitions, size_t max);

@@ -7,6 +7,7 @@
  * installed takes effect when the VP's thread sees it; one that goes may be seen once more.
  */
 #include "internal.h"
+#include "stream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -250,6 +251,48 @@ hv_status hv_call_install_intercept(struct hv_call *call)
     if (in->type == INTERCEPT_EXCEPTION && status == HV_STATUS_SUCCESS)
         stop_vps(partition);
     return status;
+}
+
+/* -- In the stream of state -- */
+
+static void state_leaves(struct hv_stream *s, struct hv_partition *partition, struct hv_intercepts *intercepts)
+{
+    uint32_t count = hv_stream_count(s, atomic_load(&intercepts->leaves), UINT32_MAX), leaf = 0;
+
+    for (uint32_t i = 0; hv_stream_reading(s) && i < count && !s->error; i++) {
+        hv_stream_u32(s, &leaf);
+        if (!s->error && install_leaf(partition, intercepts, leaf) != HV_STATUS_SUCCESS)
+            hv_stream_fail(s, "out of memory");
+    }
+    if (hv_stream_reading(s))
+        return;
+    for (struct leaf_table *table = atomic_load(&intercepts->tables); table; table = atomic_load(&table->next)) {
+        for (unsigned i = 0; i < LEAF_SLOTS; i++) {
+            leaf = (uint32_t)atomic_load(&table->slots[i]);
+            if (atomic_load(&table->slots[i]) & SLOT_INSTALLED)
+                hv_stream_u32(s, &leaf);
+        }
+    }
+}
+
+void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition)
+{
+    struct hv_intercepts *intercepts = atomic_load(&partition->intercepts);
+    bool exist = intercepts != NULL;
+
+    hv_stream_flag(s, &exist);
+    if (!exist || s->error)
+        return;
+    intercepts = get_table(partition);
+    if (!intercepts) {
+        hv_stream_fail(s, "out of memory");
+        return;
+    }
+    hv_stream_atomic_flag(s, &intercepts->msr);
+    hv_stream_atomic_u32(s, &intercepts->exceptions);
+    for (unsigned i = 0; i < IO_PORTS / 64; i++)
+        hv_stream_atomic_u64(s, &intercepts->io[i]);
+    state_leaves(s, partition, intercepts);
 }
 
 void hv_intercepts_free(struct hv_partition *partition)

@@ -407,6 +407,9 @@ extern _Thread_local struct hv_vp *hv_calling_vp;
 bool hv_pool_create(struct hv_partition *partition, uint64_t own_pages); /* false: the host's memory is short */
 void hv_pool_free(struct hv_partition *partition);
 void hv_pool_return_pages(struct hv_partition *partition); /* free deposited pages go back to the depositor */
+/* More than anything costs: released while state is read, so that no charge fails; hv_state_pool() sets what is right. */
+#define HV_POOL_UNLIMITED (UINT64_C(1) << 62)
+void hv_pool_set_available(struct hv_partition *partition, uint64_t pages);
 uint64_t hv_pool_deposited(const struct hv_partition *partition); /* pages that are to be withdrawn; structure lock */
 bool hv_pool_charge(struct hv_partition *partition, uint64_t pages); /* false: HV_STATUS_INSUFFICIENT_MEMORY */
 void hv_pool_release(struct hv_partition *partition, uint64_t pages);
@@ -564,6 +567,7 @@ void hv_scheduler_free(struct hv *hv);
 void hv_scheduler_add(struct hv_vp *vp); /* a new VP: choose its LP */
 void hv_scheduler_remove(struct hv_vp *vp); /* the caller owns it; it is not picked again */
 void hv_scheduler_properties_changed(struct hv_partition *partition); /* reserve, cap or weight */
+void hv_scheduler_restored(struct hv *hv); /* no VP runs; before children's VPs may become ready */
 void hv_scheduler_park(struct hv *hv, uint64_t mask); /* bit i: LP i; replaces the mask given before (TLFS 6.4.2) */
 struct hv_lp_times {
     uint64_t run, hypervisor, idle; /* 100 ns; `run` includes `hypervisor`, and run + idle is all the time there was */
@@ -589,6 +593,8 @@ void hv_vp_free(struct hv_vp *vp); /* hv_destroy() only */
  * writing. What it was charged returns to the partition's pool.
  */
 void hv_vp_remove(struct hv_vp *vp);
+/* The VP of the pool that has this handle, with its processor; NULL: it lives, or there can be none. */
+struct hv_vp *hv_vp_prepare_restore(struct hv *hv, hv_vp_handle handle);
 /* Put a VP of the pool, whose processor is there, into a child as after HvCreateVp; its pool pays nothing. */
 bool hv_vp_restore(struct hv_partition *partition, struct hv_vp *vp, hv_vp_index index);
 void hv_vp_reset(struct hv_vp *vp);
@@ -655,6 +661,8 @@ bool hv_pm_timer_read(struct hv_vp *vp, const struct hv_io_access *io, uint32_t 
 
 /* vp_registers.c: all registers of a VP the caller owns; `count`: in: room, out: entries */
 void hv_vp_read_all_registers(struct hv_vp *vp, struct hv_register_entry *entries, size_t *count);
+/* gpa_space.c: pages of a child that have memory of its parent behind them */
+uint64_t hv_gpa_mapped_pages(const struct hv_partition *partition);
 /* gpa_space.c: as the VPs of the partition see it; the range lies in one page */
 enum hv_gpa_result hv_partition_read_gpa(struct hv_partition *partition, hv_gpa gpa, void *buffer, size_t size);
 

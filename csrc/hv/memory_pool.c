@@ -58,6 +58,11 @@ void hv_pool_release(struct hv_partition *partition, uint64_t pages)
     atomic_fetch_add(&partition->pool->available, pages);
 }
 
+void hv_pool_set_available(struct hv_partition *partition, uint64_t pages)
+{
+    atomic_store(&partition->pool->available, pages);
+}
+
 void hv_pool_balance(const struct hv_partition *partition, uint64_t *available, uint64_t *in_use)
 {
     struct hv_memory_pool *pool = partition->pool;
@@ -155,7 +160,11 @@ void hv_state_pool(struct hv_stream *s, struct hv_partition *partition)
         if (!hv_stream_reading(s))
             page = pool->pages[i];
         hv_stream_u64(s, &page);
-        if (hv_stream_reading(s) && !s->error && !add_page(partition, page))
+        if (!hv_stream_reading(s) || s->error)
+            continue;
+        if (page >= partition->hv->gpa_limit >> HV_PAGE_SHIFT)
+            hv_stream_fail(s, "the saved hypervisor state has an impossible deposited page");
+        else if (!add_page(partition, page))
             hv_stream_fail(s, "out of memory");
     }
     if (!hv_stream_reading(s) || s->error)

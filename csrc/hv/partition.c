@@ -473,6 +473,18 @@ void hv_get_partition_state(struct hv_partition *partition, struct hv_partition_
     state->tsc_page_enabled = state->reference_tsc_msr & HV_PAGE_MSR_ENABLE;
 }
 
+bool hv_get_partition_state_of(struct hv *hv, hv_partition_id id, struct hv_partition_state *state)
+{
+    struct hv_partition *partition;
+
+    hv_structure_lock_read(&hv->structure);
+    partition = hv_find_partition(hv, id);
+    if (partition)
+        hv_get_partition_state(partition, state);
+    hv_structure_lock_drop(&hv->structure);
+    return partition;
+}
+
 static void describe(const struct hv_partition *partition, struct hv_partition_info *info)
 {
     *info = (struct hv_partition_info){
@@ -482,6 +494,8 @@ static void describe(const struct hv_partition *partition, struct hv_partition_i
         .state = atomic_load(&partition->state),
         .vp_count = partition->vp_count,
         .privileges = atomic_load(&partition->privileges),
+        .paused = atomic_load(&partition->paused),
+        .mapped_pages = hv_gpa_mapped_pages(partition),
     };
     memcpy(info->name, partition->name, sizeof(info->name));
     hv_pool_balance(partition, &info->pages_available, &info->pages_in_use);

@@ -929,6 +929,31 @@ void hv_get_lp_times(struct hv *hv, unsigned number, struct hv_lp_times *times)
     times->hypervisor = times->run - nano100_of(hv, run);
 }
 
+/* -- After a restore: the TSC may stand anywhere, and shares start anew; the times that were counted do not -- */
+
+static void lp_restored(struct hv *hv, struct hv_lp *lp, uint64_t now)
+{
+    struct hv_vp *root = lp->root;
+    uint64_t run_time = root->sched.run_time;
+
+    hv_scheduler_remove(root);
+    hv_scheduler_add(root);
+    root->sched.run_time = run_time;
+    lp->next_release = lp->slice_end = HV_NANO100_NEVER;
+    lp->next_tick = lp->shared_until = 0;
+    lp->idle_since = now;
+    hv->ops->kick_lp(hv->context, number_of(hv, lp));
+}
+
+void hv_scheduler_restored(struct hv *hv)
+{
+    uint64_t now = hv_machine_tsc(hv);
+
+    hv->slice_length = hv->config.tsc_frequency / SLICES_PER_SECOND;
+    for (unsigned i = 0; i < hv->lp_count; i++)
+        lp_restored(hv, &hv->lps[i], now);
+}
+
 /*
  * TLFS 18.5.1: advice, which never fails. The rest of the caller's slice goes to others on the LP, among them perhaps
  * the one that holds the lock.

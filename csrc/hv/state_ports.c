@@ -8,7 +8,7 @@
 #define NO_PORT UINT64_MAX /* in place of the partition of a connection's port: the port was deleted */
 
 struct port_record {
-    uint64_t connecting, post_count;
+    uint64_t connecting, post_count, monitor_gpa;
     uint32_t id, type, sint, vp, flags, preferred_vp;
 };
 
@@ -16,6 +16,7 @@ static void port_record(struct hv_stream *s, struct port_record *record)
 {
     hv_stream_u64(s, &record->connecting);
     hv_stream_u64(s, &record->post_count);
+    hv_stream_u64(s, &record->monitor_gpa);
     hv_stream_u32(s, &record->id);
     hv_stream_u32(s, &record->type);
     hv_stream_u32(s, &record->sint);
@@ -24,10 +25,17 @@ static void port_record(struct hv_stream *s, struct port_record *record)
     hv_stream_u32(s, &record->preferred_vp);
 }
 
+static void monitor_page(struct hv_stream *s, struct hv_port *port)
+{
+    if (port->monitor)
+        hv_stream_bytes(s, hv_monitor_page(port->monitor), HV_PAGE_SIZE);
+}
+
 static void read_port(struct hv_stream *s, struct hv_partition *partition)
 {
     struct port_record record = {0};
     struct hv_port_info info;
+    struct hv_port *port;
 
     port_record(s, &record);
     if (s->error)
@@ -38,15 +46,18 @@ static void read_port(struct hv_stream *s, struct hv_partition *partition)
         .vp = record.vp,
         .base_flag = (uint16_t)(record.flags >> 16),
         .flag_count = (uint16_t)record.flags,
+        .monitor_gpa = record.monitor_gpa,
     };
-    if ((record.id & ~HV_PORT_ID_MASK) || hv_find_port(partition, record.id) ||
+    if (info.monitor_gpa >= partition->hv->gpa_limit || (record.id & ~HV_PORT_ID_MASK) || hv_find_port(partition, record.id) ||
         (record.type != HV_PORT_TYPE_MONITOR && hv_port_check(partition, &info) != HV_STATUS_SUCCESS) ||
         hv_port_insert(partition, record.id, record.connecting, &info) != HV_STATUS_SUCCESS) {
         hv_stream_fail(s, "the saved hypervisor state has an impossible port");
         return;
     }
-    atomic_store(&hv_find_port(partition, record.id)->post_count, record.post_count);
-    atomic_store(&hv_find_port(partition, record.id)->preferred_vp, record.preferred_vp);
+    port = hv_find_port(partition, record.id);
+    atomic_store(&port->post_count, record.post_count);
+    atomic_store(&port->preferred_vp, record.preferred_vp);
+    monitor_page(s, port);
 }
 
 static void write_port(struct hv_stream *s, struct hv_port *port)
@@ -60,9 +71,11 @@ static void write_port(struct hv_stream *s, struct hv_port *port)
         .vp = port->info.vp,
         .flags = (uint32_t)port->info.base_flag << 16 | port->info.flag_count,
         .preferred_vp = atomic_load(&port->preferred_vp),
+        .monitor_gpa = port->info.monitor_gpa,
     };
 
     port_record(s, &record);
+    monitor_page(s, port);
 }
 
 static void ports(struct hv_stream *s, struct hv_partition *partition)
@@ -120,7 +133,8 @@ static bool insert_connection(struct hv_partition *partition, const struct conne
     struct hv_partition *receiver;
     struct hv_port *port;
 
-    if ((record->id & ~HV_PORT_ID_MASK) || hv_find_connection(partition, record->id))
+    if ((record->id & ~HV_PORT_ID_MASK) || record->monitor_gpa >= partition->hv->gpa_limit ||
+        hv_find_connection(partition, record->id))
         return false;
     if (record->partition == NO_PORT)
         return insert_orphan(partition, record);

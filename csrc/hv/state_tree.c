@@ -9,6 +9,18 @@
 
 /* -- Partitions -- */
 
+#define FULL_LP UINT64_C(0x10000) /* TLFS 18.2.1 */
+#define WEIGHT_MAXIMUM 10000 /* TLFS 18.2.3 */
+#define TIMER_ENABLED (UINT64_C(1) << 12) /* TLFS 15.1.5 */
+
+/* What others divide by, or take as a limit. */
+static bool properties_are_possible(const struct hv_partition_properties *p)
+{
+    return p->cpu_cap <= FULL_LP && p->cpu_reserve <= p->cpu_cap && p->cpu_weight <= WEIGHT_MAXIMUM &&
+           (p->emulated_timer_period || !(p->emulated_timer_control & TIMER_ENABLED)) &&
+           p->virtual_tlb_pages <= HV_COST_VirtualTlbMaximum;
+}
+
 static void properties(struct hv_stream *s, struct hv_partition_properties *p)
 {
     hv_stream_u64(s, &p->cpu_reserve);
@@ -22,6 +34,17 @@ static void properties(struct hv_stream *s, struct hv_partition_properties *p)
     hv_stream_u64(s, &p->processor_features);
     hv_stream_u64(s, &p->xsave_features);
     hv_stream_u64(s, &p->clflush_size);
+    if (hv_stream_reading(s) && !properties_are_possible(p)) {
+        hv_stream_fail(s, "the saved hypervisor state has an impossible property");
+        memset(p, 0, sizeof(*p)); /* what is torn down now goes by them */
+    }
+}
+
+static void privileges(struct hv_stream *s, struct hv_partition *partition)
+{
+    hv_stream_atomic_u64(s, &partition->privileges);
+    if (atomic_load(&partition->privileges) & ~hv_privileges_of(partition->hv->config.generation))
+        hv_stream_fail(s, "the saved hypervisor state has a privilege that does not exist");
 }
 
 static void partition_fields(struct hv_stream *s, struct hv_partition *partition)
@@ -29,9 +52,13 @@ static void partition_fields(struct hv_stream *s, struct hv_partition *partition
     uint32_t state = atomic_load(&partition->state);
 
     hv_stream_u32(s, &state);
+    if (state > HV_PARTITION_FINALIZED) {
+        hv_stream_fail(s, "the saved hypervisor state has a partition in an impossible state");
+        return;
+    }
     atomic_store(&partition->state, state);
     hv_stream_atomic_flag(s, &partition->paused);
-    hv_stream_atomic_u64(s, &partition->privileges);
+    privileges(s, partition);
     hv_stream_u32(s, &partition->features);
     hv_stream_u32(s, &partition->recommendations);
     hv_stream_u32(s, &partition->spinlock_retries);
@@ -44,12 +71,21 @@ static void partition_fields(struct hv_stream *s, struct hv_partition *partition
     hv_stream_u64(s, &partition->emulated_timer_due);
 }
 
+static bool may_have_vps(const struct hv_partition *partition)
+{
+    unsigned state = atomic_load(&partition->state);
+
+    return state == HV_PARTITION_ACTIVE || state == HV_PARTITION_FINALIZING;
+}
+
 static bool insert_vp(struct hv_partition *partition, uint32_t index, uint32_t handle)
 {
-    struct hv_vp *vp = handle < HV_MAX_VPS ? partition->hv->by_handle[handle] : NULL;
+    struct hv_vp *vp;
 
-    return vp && !vp->partition && index < partition->vp_limit && !partition->vps[index] &&
-           hv_vp_restore(partition, vp, index);
+    if (!may_have_vps(partition) || handle >= HV_MAX_VPS || index >= partition->vp_limit || partition->vps[index])
+        return false;
+    vp = hv_vp_prepare_restore(partition->hv, handle);
+    return vp && hv_vp_restore(partition, vp, index);
 }
 
 static void vps(struct hv_stream *s, struct hv_partition *partition)
@@ -71,24 +107,34 @@ static void vps(struct hv_stream *s, struct hv_partition *partition)
     }
 }
 
+static bool may_be_parent(const struct hv_partition *partition)
+{
+    return partition && partition->gpa_space && partition->depth < HV_MAX_PARTITION_DEPTH &&
+           atomic_load(&partition->state) != HV_PARTITION_UNINITIALIZED;
+}
+
 static void read_child(struct hv_stream *s, struct hv *hv)
 {
     uint64_t id = 0, parent = 0;
-    struct hv_partition *partition;
+    struct hv_partition *partition = NULL;
 
     hv_stream_u64(s, &id);
     hv_stream_u64(s, &parent);
     if (s->error)
         return;
-    partition = id < hv->next_partition_id && !hv_find_partition(hv, id)
-                    ? hv_partition_restore(hv_find_partition(hv, parent), id)
-                    : NULL;
+    if (id != HV_PARTITION_ID_INVALID && id < hv->next_partition_id && !hv_find_partition(hv, id) &&
+        may_be_parent(hv_find_partition(hv, parent)))
+        partition = hv_partition_restore(hv_find_partition(hv, parent), id);
     if (!partition) {
         hv_stream_fail(s, "the saved hypervisor state has an impossible partition");
         return;
     }
+    hv_pool_release(partition, HV_POOL_UNLIMITED);
     partition_fields(s, partition);
-    vps(s, partition);
+    if (atomic_load(&partition->state) == HV_PARTITION_FINALIZED)
+        hv_gpa_space_free(partition); /* it has none any more */
+    if (!s->error)
+        vps(s, partition);
 }
 
 static void write_child(struct hv_stream *s, struct hv_partition *partition)
@@ -106,8 +152,11 @@ void hv_state_tree(struct hv_stream *s, struct hv *hv)
     uint32_t count;
 
     hv_stream_u64(s, &hv->next_partition_id);
+    if (hv->next_partition_id <= HV_PARTITION_ID_MACHINE)
+        hv_stream_fail(s, "the saved hypervisor state has an impossible partition ID");
+    privileges(s, hv->machine_partition);
     properties(s, &hv->machine_partition->properties);
-    count = hv_stream_count(s, hv->partition_count - 1, UINT32_MAX);
+    count = hv_stream_count(s, hv->partition_count - 1, HV_MAX_PARTITIONS - 1);
     if (hv_stream_reading(s)) {
         for (uint32_t i = 0; i < count && !s->error; i++)
             read_child(s, hv);

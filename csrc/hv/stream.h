@@ -120,7 +120,7 @@ static inline struct hv_partition *hv_next_partition(struct hv_partition *partit
 void hv_state_tree(struct hv_stream *s, struct hv *hv); /* state_tree.c: partitions and their VPs */
 void hv_state_child_vp(struct hv_stream *s, struct hv_vp *vp); /* state_tree.c: what only a child's VP has */
 void hv_state_ports(struct hv_stream *s, struct hv *hv); /* state_ports.c: ports and connections of all partitions */
-void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /* gpa_space.c: the map */
+void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /* state_gpa.c: the map */
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition); /* memory_pool.c: after all that is charged */
 void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition); /* intercept.c */
 

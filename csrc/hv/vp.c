@@ -212,6 +212,24 @@ static bool begin_life(struct hv_partition *partition, struct hv_vp *vp, hv_vp_i
     return true;
 }
 
+struct hv_vp *hv_vp_prepare_restore(struct hv *hv, hv_vp_handle handle)
+{
+    struct hv_vp *vp;
+
+    while (hv->handle_count <= handle) {
+        vp = make_handle(hv);
+        if (!vp)
+            return NULL;
+        pool_put(vp);
+    }
+    vp = hv->by_handle[handle];
+    if (vp->partition)
+        return NULL;
+    if (!vp->made)
+        vp->made = hv->ops->create_vp(hv->context, handle) == HV_PROGRESS_DONE;
+    return vp->made ? vp : NULL;
+}
+
 bool hv_vp_restore(struct hv_partition *partition, struct hv_vp *vp, hv_vp_index index)
 {
     return begin_life(partition, vp, index);

@@ -737,6 +737,18 @@ void Machine::restore(const std::vector<uint8_t> &stream)
     config_.core.tsc_frequency = hv_get_config(core())->tsc_frequency;
 }
 
+/* What a platform saves itself: children's processors. Their lines are where the core has set them. */
+void Machine::copy_processors(const Machine &from)
+{
+    for (size_t vp = 0; vp < HV_MAX_VPS; vp++) {
+        auto lines = processors[vp].lines;
+        if (processors[vp].created) {
+            processors[vp] = from.processors[vp];
+            processors[vp].lines = lines;
+        }
+    }
+}
+
 std::unique_ptr<Machine> Machine::migrate(uint64_t frequency)
 {
     MachineConfig config = config_;
@@ -747,6 +759,7 @@ std::unique_ptr<Machine> Machine::migrate(uint64_t frequency)
     target->run_time = run_time;
     target->apics_ = apics_;
     target->restore(stream);
+    target->copy_processors(*this);
     return target;
 }
 

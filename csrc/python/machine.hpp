@@ -180,6 +180,7 @@ class Machine
      * saved and restored. Its TSC then ticks at this one's frequency.
      */
     std::unique_ptr<Machine> migrate(uint64_t frequency);
+    void copy_processors(const Machine &from);
 
     Records records;
 

@@ -20,9 +20,8 @@
 
 /* -- Making one -- */
 
-static void make_cpu(CPUState *caller, run_on_cpu_data data)
+static void make_cpu(struct mshv_vp *vp)
 {
-    struct mshv_vp *vp = data.host_ptr;
     MicrosoftHypervisor *s = vp->machine;
     unsigned lp = hv_vp_get_lp(vp->core);
     Error *err = NULL;
@@ -35,9 +34,15 @@ static void make_cpu(CPUState *caller, run_on_cpu_data data)
         qatomic_store_release(&vp->making, MSHV_CPU_FAILED);
         return;
     }
+    cpu_vmstate_unregister(CPU(cpu)); /* state.c saves it, as part of what belongs to the VP */
     s->by_cpu[CPU(cpu)->cpu_index] = vp;
     vp->cpu = cpu;
     qatomic_store_release(&vp->making, MSHV_CPU_MADE);
+}
+
+static void make_cpu_on_thread(CPUState *caller, run_on_cpu_data data)
+{
+    make_cpu(data.host_ptr);
 }
 
 static struct mshv_vp *new_vp(MicrosoftHypervisor *s, hv_vp_handle handle)
@@ -54,7 +59,10 @@ static struct mshv_vp *new_vp(MicrosoftHypervisor *s, hv_vp_handle handle)
     return vp;
 }
 
-/* On the calling VP's thread, which does the work when it leaves the guest; then it asks again. */
+/*
+ * On the calling VP's thread, which does the work when it leaves the guest; then it asks again. While state is loaded
+ * there is no such VP, and the work is done at once.
+ */
 enum hv_progress mshv_create_vp(void *context, hv_vp_handle handle)
 {
     MicrosoftHypervisor *s = context;
@@ -67,8 +75,12 @@ enum hv_progress mshv_create_vp(void *context, hv_vp_handle handle)
         qatomic_set(&vp->making, MSHV_CPU_NONE); /* to be tried again when somebody asks again */
         return HV_PROGRESS_FAILED;
     case MSHV_CPU_NONE:
+        if (!current_cpu) {
+            make_cpu(vp);
+            return vp->making == MSHV_CPU_MADE ? HV_PROGRESS_DONE : HV_PROGRESS_FAILED;
+        }
         vp->making = MSHV_CPU_BEING_MADE;
-        async_run_on_cpu(current_cpu, make_cpu, RUN_ON_CPU_HOST_PTR(vp));
+        async_run_on_cpu(current_cpu, make_cpu_on_thread, RUN_ON_CPU_HOST_PTR(vp));
         break;
     case MSHV_CPU_BEING_MADE:
         break;

@@ -5,8 +5,6 @@
  */
 #include "module.h"
 
-#ifdef HF_CHILD_MASK /* until all patches are in one tree */
-
 #include "qapi/error.h"
 #include "tcg/helper-tcg.h"
 #include "trace.h"
@@ -104,5 +102,3 @@ void mshv_set_child_exit_hooks(X86HypervisorClass *hooks)
     hooks->child_exception = child_exception;
     hooks->child_shutdown = child_shutdown;
 }
-
-#endif

@@ -174,6 +174,15 @@ void mshv_kick_vp(void *context, hv_vp_handle handle)
 
 /* -- Set-up -- */
 
+void mshv_lps_restored(MicrosoftHypervisor *s)
+{
+    for (unsigned i = 0; s->lps && i < s->vp_count; i++) {
+        timer_del(&s->lps[i].timer);
+        s->lps[i].slice = HV_NANO100_NEVER;
+        s->lps[i].armed = false;
+    }
+}
+
 void mshv_lp_bind(struct mshv_vp *root)
 {
     struct mshv_lp *lp = &root->machine->lps[root->handle];

@@ -141,7 +141,10 @@ struct mshv_vp {
     bool running;
     uint64_t running_since; /* guest TSC */
     uint64_t run_ticks;
-    bool saved_idle; /* only while state is saved or loaded */
+    /* Only while state is saved or loaded; but for the first, of children. */
+    bool saved_idle;
+    uint32_t saved_apic_id, saved_halted, saved_request;
+    int32_t saved_exception;
 
     QEMU_ALIGNED(MSHV_CACHE_LINE) struct mshv_timer timers[HV_VP_TIMER_COUNT];
     struct mshv_overlay overlays[HV_OVERLAY_KINDS];
@@ -181,7 +184,8 @@ struct MicrosoftHypervisor {
     MicrosoftHypervisorInterface interface;
     MicrosoftHypervisorVpIndex vp_index;
     MicrosoftHypervisorCrash crash;
-    MicrosoftHypervisorPolicy policy;
+    char *policy; /* NULL: none */
+    struct mshv_policy *policy_state; /* policy.c; NULL: none */
     struct mshv_switches switches[MSHV_SWITCH_KINDS];
     struct mshv_number numbers[MSHV_NUMBERS];
 
@@ -284,6 +288,7 @@ void mshv_set_cr3(void *context, hv_vp_handle vp, uint64_t cr3);
 /* lp.c */
 void mshv_lps_init(MicrosoftHypervisor *s);
 void mshv_lp_bind(struct mshv_vp *root); /* its CPU is there */
+void mshv_lps_restored(MicrosoftHypervisor *s); /* times of slices have lost their meaning: the TSC was set */
 bool mshv_vp_waits(void *context, hv_vp_handle vp);
 void mshv_kick_vp(void *context, hv_vp_handle vp);
 void mshv_kick_lp(void *context, unsigned lp);
@@ -333,6 +338,11 @@ void mshv_set_run_time_hooks(X86HypervisorClass *hooks);
 
 /* crash.c */
 void mshv_crash(void *context, hv_vp_handle vp, const uint64_t parameters[5], const char *message, size_t size);
+
+/* policy.c */
+bool mshv_policy_check(const char *name, Error **errp); /* whether the property may have this value */
+void mshv_policy_init(MicrosoftHypervisor *s);
+enum hv_progress mshv_admit(void *context, hv_vp_handle caller, struct hv_admission *admission);
 
 /* state.c */
 void mshv_state_register(MicrosoftHypervisor *s);

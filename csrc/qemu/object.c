@@ -178,12 +178,11 @@ static bool set_up(MicrosoftHypervisor *s, Error **errp)
         return false;
     if (mshv_is_root(s)) {
         mshv_lps_init(s);
-#ifdef HF_CHILD_MASK
         for (hv_vp_handle i = 0; i < s->vp_count; i++)
             mshv_vp(s, i)->cpu->env.hypervisor_second_stage = true;
-#endif
     }
     mshv_guest_memory_init(s);
+    mshv_policy_init(s);
     mshv_state_register(s);
     qemu_add_vm_change_state_handler(run_state_changed, s);
     qemu_register_reset(machine_reset, s);
@@ -225,11 +224,7 @@ static void complete(UserCreatable *uc, Error **errp)
     ERRP_GUARD();
     MicrosoftHypervisor *s = MICROSOFT_HYPERVISOR(uc);
 
-#ifdef HF_CHILD_MASK
     if (!claim_machine(s, errp) || (mshv_is_root(s) && !mshv_second_stage_init(s, errp))) {
-#else
-    if (!claim_machine(s, errp)) {
-#endif
         error_prepend(errp, TYPE_MICROSOFT_HYPERVISOR ": ");
         return;
     }

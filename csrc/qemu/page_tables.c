@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A VP's page tables as others than its processor walk them: the hypervisor, for HvTranslateVirtualAddress (TLFS 12.4.4)
- * and for the bytes of an instruction it tells a parent about.
+ * A VP's page tables as others than its processor walk them: the hypervisor, for HvTranslateVirtualAddress
+ * (TLFS 12.4.4) and for the bytes of an instruction it tells a parent about.
  *
  * The tables, and what they lead to, are found through the second stage, and never at a device. The VP does not run, or
  * it is the caller.
  */
 #include "module.h"
-
-#ifdef HF_CHILD_MASK /* until all patches are in one tree */
 
 #include "exec/address-spaces.h"
 #include "exec/ram_addr.h"
@@ -312,5 +310,3 @@ size_t mshv_read_instruction(void *context, hv_vp_handle handle, uint8_t bytes[1
         size += read_code(vp, linear + size, bytes + size, most - size);
     return size;
 }
-
-#endif

@@ -5,7 +5,6 @@
 #include "module.h"
 
 #include "hw/core/cpu.h"
-#include "qemu/memalign.h"
 #include "system/runstate.h"
 
 #include "qmp.h"
@@ -50,28 +49,6 @@ static void trace_hypercall(void *context, hv_vp_handle vp, int row, uint64_t in
     microsoft_hypervisor_qmp_trace(vp, row, input, result);
 }
 
-#ifndef HF_CHILD_MASK
-#define mshv_allocate_pages allocate_pages
-#define mshv_free_pages free_pages
-
-static void *allocate_pages(void *context, size_t count)
-{
-    void *pages = qemu_memalign(HV_PAGE_SIZE, count * HV_PAGE_SIZE);
-
-    return memset(pages, 0, count * HV_PAGE_SIZE);
-}
-
-static void free_pages(void *context, void *pages, size_t count)
-{
-    qemu_vfree(pages);
-}
-#endif
-
-/* No policy: what the hypervisor itself allows is allowed. */
-static enum hv_progress admit(void *context, hv_vp_handle caller, struct hv_admission *admission)
-{
-    return HV_PROGRESS_DONE;
-}
 
 const struct hv_platform_ops mshv_platform_ops = {
     .read_gpa = mshv_read_gpa,
@@ -100,14 +77,12 @@ const struct hv_platform_ops mshv_platform_ops = {
     .vp_waits = mshv_vp_waits,
     .kick_vp = mshv_kick_vp,
     .kick_lp = mshv_kick_lp,
-#ifdef HF_CHILD_MASK
     .get_register = mshv_get_register,
     .set_register = mshv_set_register,
     .read_instruction = mshv_read_instruction,
     .translate_gva = mshv_translate_gva,
     .flush_second_stage = mshv_flush_second_stage,
-#endif
-    .admit = admit,
+    .admit = mshv_admit,
     .read_xmm = read_xmm,
     .spin_wait = spin_wait,
     .reset = reset,

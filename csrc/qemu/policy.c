@@ -14,9 +14,10 @@
 #include <wchar.h>
 
 #include "qapi/error.h"
-#include "qapi/qmp/qdict.h"
-#include "qapi/qmp/qjson.h"
-#include "qapi/qmp/qstring.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "qobject/qstring.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 
 #define DEADLINE_NS (5 * NANOSECONDS_PER_SECOND) /* of the host's time */

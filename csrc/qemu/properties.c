@@ -186,7 +186,21 @@ CHOICE(MicrosoftHypervisorRole, role)
 CHOICE(MicrosoftHypervisorInterface, interface)
 CHOICE(MicrosoftHypervisorVpIndex, vp_index)
 CHOICE(MicrosoftHypervisorCrash, crash)
-CHOICE(MicrosoftHypervisorPolicy, policy)
+
+static char *get_policy(Object *obj, Error **errp)
+{
+    return g_strdup(MICROSOFT_HYPERVISOR(obj)->policy ?: "none");
+}
+
+static void set_policy(Object *obj, const char *value, Error **errp)
+{
+    MicrosoftHypervisor *s = MICROSOFT_HYPERVISOR(obj);
+
+    if (!may_be_set(s, "policy", errp) || !mshv_policy_check(value, errp))
+        return;
+    g_free(s->policy);
+    s->policy = g_strdup(value);
+}
 
 static void add_choices(ObjectClass *oc)
 {
@@ -208,11 +222,11 @@ static void add_choices(ObjectClass *oc)
     object_class_property_set_description(oc, "crash",
                                           "when the guest reports a crash: report it (default), or also "
                                           "treat it as a guest panic (see -action panic=)");
-    object_class_property_add_enum(oc, "policy", "MicrosoftHypervisorPolicy", &MicrosoftHypervisorPolicy_lookup,
-                                   get_policy, set_policy);
+    object_class_property_add_str(oc, "policy", get_policy, set_policy);
     object_class_property_set_description(oc, "policy",
-                                          "who takes decisions the guest cannot see: none, built-in "
-                                          "defaults (default)");
+                                          "who takes decisions the guest cannot see, with role=root: none, built-in "
+                                          "defaults (default); default, the policy of the Python package qemu_hv; or "
+                                          "FILE.py:CLASS");
 }
 
 void mshv_add_properties(ObjectClass *oc)

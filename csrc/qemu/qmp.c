@@ -13,6 +13,7 @@
 #include "trace/control.h"
 
 #include "qmp.h"
+#include "qmp_partitions.h"
 #include "trace.h"
 
 #define PAGE_ENABLE UINT64_C(1) /* of the registers that place overlay pages (TLFS 4.12, 15.4.1, ...) */
@@ -163,14 +164,44 @@ static HvCrashState *crash_state(const struct hv_partition_state *state)
     return crash;
 }
 
-static HvPartitionInfo *partition_info(struct hv *hv)
+static HvPartitionState run_state(enum hv_partition_run_state state)
 {
-    HvPartitionInfo *info = g_new0(HvPartitionInfo, 1);
-    struct hv_partition_state state;
+    switch (state) {
+    case HV_PARTITION_UNINITIALIZED:
+        return QAPI_HV_PARTITION_STATE_UNINITIALIZED;
+    case HV_PARTITION_ACTIVE:
+        return QAPI_HV_PARTITION_STATE_ACTIVE;
+    default:
+        return QAPI_HV_PARTITION_STATE_FINALIZED;
+    }
+}
 
-    hv_get_partition_state(hv_machine_partition(hv), &state);
-    info->id = state.id;
-    info->vp_count = hv_get_config(hv)->vp_count;
+/* Its place in the tree, and what it has of memory. */
+static void describe_place(HvPartitionInfo *info, const struct hv_partition_info *place)
+{
+    info->id = place->id;
+    info->has_parent = place->parent != HV_PARTITION_ID_INVALID;
+    info->parent = place->parent;
+    info->name = *place->name ? g_strdup(place->name) : NULL;
+    info->depth = place->depth;
+    info->state = run_state(place->state);
+    info->paused = place->paused;
+    info->mapped_pages = place->mapped_pages;
+    info->pool_pages = place->pages_available + place->pages_in_use;
+    info->pool_free_pages = place->pages_available;
+    info->vp_count = place->vp_count;
+}
+
+/* NULL when it has gone meanwhile. */
+static HvPartitionInfo *partition_info(struct hv *hv, const struct hv_partition_info *place)
+{
+    struct hv_partition_state state;
+    HvPartitionInfo *info;
+
+    if (!hv_get_partition_state_of(hv, place->id, &state))
+        return NULL;
+    info = g_new0(HvPartitionInfo, 1);
+    describe_place(info, place);
     info->privilege_mask = state.privileges;
     info->privileges = names_of_bits(state.privileges, privilege_names, ARRAY_SIZE(privilege_names));
     info->feature_mask = state.features;
@@ -191,6 +222,7 @@ static HvInfo *query(Error **errp)
 {
     struct hv *hv = microsoft_hypervisor_core();
     const struct hv_config *config = hv_get_config(hv);
+    struct hv_partition_info machine;
     HvInfo *info = g_new0(HvInfo, 1);
 
     info->interface = config->generation == HV_GEN_2008R2 ? MICROSOFT_HYPERVISOR_INTERFACE_2008R2
@@ -208,16 +240,25 @@ static HvInfo *query(Error **errp)
     info->tsc_frequency = config->tsc_frequency;
     info->apic_frequency = config->apic_frequency;
     info->trace_hypercalls = tracing;
-    info->partition = partition_info(hv);
+    hv_list_partitions(hv, &machine, 1); /* it is the first one */
+    info->partition = partition_info(hv, &machine);
     return info;
 }
 
-/* There is one partition until there are children. */
 static HvPartitionInfoList *query_partitions(Error **errp)
 {
-    HvPartitionInfoList *list = NULL;
+    struct hv *hv = microsoft_hypervisor_core();
+    size_t room = hv_list_partitions(hv, NULL, 0), count;
+    g_autofree struct hv_partition_info *places = g_new0(struct hv_partition_info, room);
+    HvPartitionInfoList *list = NULL, **tail = &list;
 
-    QAPI_LIST_PREPEND(list, partition_info(microsoft_hypervisor_core()));
+    count = hv_list_partitions(hv, places, room);
+    for (size_t i = 0; i < MIN(count, room); i++) {
+        HvPartitionInfo *info = partition_info(hv, &places[i]);
+
+        if (info)
+            QAPI_LIST_APPEND(tail, info);
+    }
     return list;
 }
 
@@ -349,27 +390,42 @@ static HvVpInfo *vp_info(struct hv_vp *vp, hv_partition_id partition)
 static HvVpInfoList *query_vps(bool has_partition, uint64_t partition, bool has_vp, uint32_t vp, Error **errp)
 {
     struct hv *hv = microsoft_hypervisor_core();
-    uint32_t vp_count = hv_get_config(hv)->vp_count;
+    hv_partition_id id = has_partition ? partition : HV_PARTITION_ID_MACHINE;
     HvVpInfoList *list = NULL, **tail = &list;
     struct hv_partition_state state;
+    uint32_t vp_count = 0;
 
-    hv_get_partition_state(hv_machine_partition(hv), &state);
-    if (has_partition && partition != state.id) {
+    if (!hv_get_partition_state_of(hv, id, &state)) {
         error_setg(errp, "There is no partition with ID %" PRIu64, partition);
         return NULL;
     }
-    if (has_vp && vp >= vp_count) {
+    for (hv_vp_handle handle = 0; handle < HV_MAX_VPS; handle++) {
+        struct hv_vp *candidate = hv_get_vp_by_handle(hv, handle);
+
+        if (!candidate || hv_vp_get_partition_id(candidate) != id)
+            continue;
+        vp_count++;
+        if (!has_vp || hv_vp_get_index(candidate) == vp)
+            QAPI_LIST_APPEND(tail, vp_info(candidate, id));
+    }
+    if (has_vp && !list)
         error_setg(errp, "There is no virtual processor %u: the partition has %u", vp, vp_count);
-        return NULL;
-    }
-    for (hv_vp_index i = 0; i < vp_count; i++) {
-        if (!has_vp || i == vp)
-            QAPI_LIST_APPEND(tail, vp_info(hv_get_vp(hv, i), state.id));
-    }
     return list;
 }
 
 /* -- The operator's ports and connections -- */
+
+static HvPortType port_type(enum hv_port_type type)
+{
+    switch (type) {
+    case HV_PORT_TYPE_EVENT:
+        return QAPI_HV_PORT_TYPE_EVENT;
+    case HV_PORT_TYPE_MONITOR:
+        return QAPI_HV_PORT_TYPE_MONITOR;
+    default:
+        return QAPI_HV_PORT_TYPE_MESSAGE;
+    }
+}
 
 static HvPortInfo *port_info(const struct hv_port_state *state)
 {
@@ -377,7 +433,7 @@ static HvPortInfo *port_info(const struct hv_port_state *state)
     bool event = state->info.type == HV_PORT_TYPE_EVENT;
 
     port->port_id = state->port_id;
-    port->type = event ? QAPI_HV_PORT_TYPE_EVENT : QAPI_HV_PORT_TYPE_MESSAGE;
+    port->type = port_type(state->info.type);
     port->sint = state->info.sint;
     port->has_vp = state->info.vp != HV_ANY_VP;
     port->vp = port->has_vp ? state->info.vp : 0;
@@ -389,7 +445,7 @@ static HvPortInfo *port_info(const struct hv_port_state *state)
     return port;
 }
 
-/* Only QMP creates and deletes ports, so that none comes or goes between the two calls of a list function. */
+/* The root may create and delete ports between the two calls of a list function. */
 static HvPorts *query_ports(Error **errp)
 {
     struct hv *hv = microsoft_hypervisor_core();
@@ -401,8 +457,9 @@ static HvPorts *query_ports(Error **errp)
     HvPortInfoList **port_tail = &info->ports;
     HvConnectionInfoList **connection_tail = &info->connections;
 
-    hv_list_ports(hv_machine_partition(hv), ports, port_count);
-    hv_list_connections(hv_machine_partition(hv), connections, connection_count);
+    port_count = MIN(port_count, hv_list_ports(hv_machine_partition(hv), ports, port_count));
+    connection_count =
+        MIN(connection_count, hv_list_connections(hv_machine_partition(hv), connections, connection_count));
     for (size_t i = 0; i < port_count; i++)
         QAPI_LIST_APPEND(port_tail, port_info(&ports[i]));
     for (size_t i = 0; i < connection_count; i++) {
@@ -420,7 +477,7 @@ static bool find_port(struct hv *hv, uint32_t port_id, struct hv_port_state *fou
     size_t count = hv_list_ports(hv_machine_partition(hv), NULL, 0);
     g_autofree struct hv_port_state *ports = g_new0(struct hv_port_state, count + 1);
 
-    hv_list_ports(hv_machine_partition(hv), ports, count);
+    count = MIN(count, hv_list_ports(hv_machine_partition(hv), ports, count));
     for (size_t i = 0; i < count; i++) {
         if (ports[i].port_id == port_id) {
             *found = ports[i];
@@ -493,7 +550,9 @@ static void create_port(uint32_t port_id, HvPortType type, uint8_t sint, bool ha
     bool event = type == QAPI_HV_PORT_TYPE_EVENT;
     struct hv_port_state existing;
     struct hv_port_info info = {
-        .type = event ? HV_PORT_TYPE_EVENT : HV_PORT_TYPE_MESSAGE,
+        .type = event                                ? HV_PORT_TYPE_EVENT
+                : type == QAPI_HV_PORT_TYPE_MONITOR ? HV_PORT_TYPE_MONITOR
+                                                    : HV_PORT_TYPE_MESSAGE,
         .sint = sint,
         .vp = has_vp ? vp : HV_ANY_VP,
     };
@@ -651,6 +710,11 @@ static const X86HypervisorQMPOps ops = {
     .query = query,
     .query_partitions = query_partitions,
     .query_vps = query_vps,
+    .pause_partition = microsoft_hypervisor_pause_partition,
+    .delete_partition = microsoft_hypervisor_delete_partition,
+    .query_registers = microsoft_hypervisor_query_registers,
+    .read_memory = microsoft_hypervisor_read_memory,
+    .inject_interrupt = microsoft_hypervisor_inject_interrupt,
     .query_ports = query_ports,
     .create_port = create_port,
     .delete_port = delete_port,

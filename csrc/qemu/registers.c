@@ -7,8 +7,6 @@
  */
 #include "module.h"
 
-#ifdef HF_CHILD_MASK /* until all patches are in one tree */
-
 #include "exec/cputlb.h"
 #include "fpu/softfloat.h"
 #include "hw/core/cpu.h"
@@ -62,7 +60,8 @@ static uint64_t get_pending_interruption(const CPUX86State *env)
         return 0;
     if (event->is_hw)
         type = event->vector == EXCP02_NMI ? TYPE_NMI : TYPE_INTERRUPT;
-    value = INTERRUPTION_PENDING | type << INTERRUPTION_TYPE_SHIFT | (uint64_t)event->vector << INTERRUPTION_VECTOR_SHIFT;
+    value =
+        INTERRUPTION_PENDING | type << INTERRUPTION_TYPE_SHIFT | (uint64_t)event->vector << INTERRUPTION_VECTOR_SHIFT;
     if (type == TYPE_EXCEPTION && (env->cr[0] & CR0_PE_MASK) && exception_has_error_code(event->vector))
         value |= INTERRUPTION_ERROR_CODE | (uint64_t)event->error_code << INTERRUPTION_CODE_SHIFT;
     return value;
@@ -294,7 +293,7 @@ static void get_fp_control(const CPUX86State *env, union hv_register_value *valu
     for (unsigned i = 0; i < STACK_REGISTERS; i++)
         tags |= (uint64_t)!env->fptags[i] << i;
     value->reg128.low = env->fpuc | (status & 0xFFFF) << 16 | tags << 32 |
-                        (uint64_t)!!(env->hflags2 & HF2_IGNNE_MASK) << 40 | (uint64_t)env->fpop << 48;
+                        (uint64_t) !!(env->hflags2 & HF2_IGNNE_MASK) << 40 | (uint64_t)env->fpop << 48;
     value->reg128.high = env->fpip;
 }
 
@@ -618,5 +617,3 @@ bool mshv_set_register(void *context, hv_vp_handle handle, enum hv_register_name
         return set_other(vp, name, value);
     }
 }
-
-#endif

@@ -19,9 +19,7 @@ static void exec_enter(X86Hypervisor *hv, X86CPU *cpu)
         return;
     if (unlikely(vp->cpu != cpu))
         mshv_bind_cpu(vp, cpu); /* plugged in later */
-#ifdef HF_CHILD_MASK
     mshv_second_stage_enter(vp);
-#endif
     vp->running_since = mshv_clock_read(&vp->machine->clock);
     vp->running = true;
 }

@@ -8,8 +8,6 @@
  */
 #include "module.h"
 
-#ifdef HF_CHILD_MASK /* until all patches are in one tree */
-
 #include "exec/address-spaces.h"
 #include "exec/cputlb.h"
 #include "exec/page-protection.h"
@@ -232,8 +230,8 @@ static X86HypervisorExit second_stage_fault(X86Hypervisor *hv, X86CPU *cpu, cons
 /* -- What has been taken away -- */
 
 /*
- * A VP that does not run flushes before it runs again. The caller's instruction has to wait for those that run: its safe
- * work begins when all have left the guest.
+ * A VP that does not run flushes before it runs again. The caller's instruction has to wait for those that run: its
+ * safe work begins when all have left the guest.
  */
 void mshv_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
 {
@@ -301,5 +299,3 @@ void mshv_set_second_stage_hooks(X86HypervisorClass *hooks)
     hooks->second_stage = second_stage;
     hooks->second_stage_fault = second_stage_fault;
 }
-
-#endif

@@ -50,11 +50,7 @@ X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
     case HV_EXIT_INTERCEPT:
         return X86_HYPERVISOR_INTERCEPT;
     case HV_EXIT_NATIVE:
-#ifdef HF_CHILD_MASK
         return X86_HYPERVISOR_NATIVE;
-#else
-        break;
-#endif
     }
     g_assert_not_reached();
 }
@@ -90,7 +86,6 @@ static X86HypervisorExit hypercall(X86Hypervisor *hv, X86CPU *cpu)
     return mshv_finish(vp, hv_hypercall(vp->core, &frame));
 }
 
-#ifdef HF_CHILD_MASK
 static uint64_t read_tsc(X86Hypervisor *hv, X86CPU *cpu)
 {
     MicrosoftHypervisor *s = (MicrosoftHypervisor *)hv;
@@ -99,12 +94,6 @@ static uint64_t read_tsc(X86Hypervisor *hv, X86CPU *cpu)
         return hv_vp_read_tsc(mshv_vp_of(s, cpu)->core);
     return mshv_clock_read(&s->clock);
 }
-#else
-static uint64_t read_tsc(X86Hypervisor *hv)
-{
-    return mshv_clock_read(&((MicrosoftHypervisor *)hv)->clock);
-}
-#endif
 
 static void cpuid(X86Hypervisor *hv, X86CPU *cpu, uint32_t leaf, uint32_t *eax, uint32_t *ebx, uint32_t *ecx,
                   uint32_t *edx)
@@ -139,8 +128,6 @@ void mshv_set_hooks(X86HypervisorClass *hooks)
     mshv_set_run_time_hooks(hooks);
     mshv_set_lp_hooks(hooks);
     mshv_set_child_hooks(hooks);
-#ifdef HF_CHILD_MASK
     mshv_set_child_exit_hooks(hooks);
     mshv_set_second_stage_hooks(hooks);
-#endif
 }

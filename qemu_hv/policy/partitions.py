@@ -3,7 +3,7 @@
 
 The hypervisor asks before a parent's call creates something. The answer is either `Allow` or an exception:
 `Deny` with a reason, which is logged as one line, or any other, which is logged with its traceback and denies too.
-The guest gets HV_STATUS_ACCESS_DENIED then.
+The guest gets HV_STATUS_NO_RESOURCES then.
 """
 
 from __future__ import annotations

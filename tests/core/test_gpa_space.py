@@ -24,7 +24,6 @@ from root import (
 from simulated_guest import (
     APIC_ASSIST_PAGE,
     GPA_END,
-    HYPERCALL,
     HYPERCALL_PAGE,
     INPUT,
     PAGE,
