@@ -16,31 +16,30 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "csrc" / "hv" / "tlfs"
 PAGE = ROOT / "docs" / "status.md"
 
-# Chapters of the specification: (number, title, state, where). "guest side" means all that a
-# partition without children can see.
+# Chapters of the specification: (number, title, state, files of the core, files of its tests).
 CHAPTERS = [
-    ("2", "Data types, status codes", "done", "types.h, status.def"),
-    ("3", "Feature and interface discovery", "done", "discovery.c"),
-    ("4", "Hypercall interface", "done", "hypercall.c"),
-    ("5", "Partition management", "guest side", "partition.c"),
-    ("6", "Physical hardware management", "reset register only", "msr.c"),
-    ("7", "Resource management", "missing", ""),
-    ("8", "Guest physical address spaces", "overlay pages only", "partition.c"),
-    ("9", "Intercepts", "missing", ""),
-    ("10", "Virtual processor management", "guest side", "vp.c"),
-    ("11", "Virtual processor execution", "guest side", ""),
-    ("12", "Virtual MMU and caching", "guest side", "vmmu.c"),
-    ("13", "Virtual interrupt control", "guest side", "interrupt.c"),
-    ("14", "Inter-partition communication", "within one partition", "synic.c, port.c"),
-    ("15", "Timers", "done but for the assists of 15.1.5 and 15.1.6", "timer.c"),
-    ("16", "Message formats", "timer messages only", "timer.c"),
-    ("17", "Partition save and restore", "missing", ""),
-    ("18", "Scheduler", "long spin wait only", "scheduler.c"),
-    ("19", "Event logging", "missing", ""),
-    ("20", "Guest debugging support", "missing", ""),
-    ("21", "Statistics", "missing", ""),
-    ("22", "Booting", "missing", ""),
-    ("23", "System properties", "missing", ""),
+    ("2", "Data types, status codes", "done", "types.h, status.def", ""),
+    ("3", "Feature and interface discovery", "done", "discovery.c", "test_discovery.py"),
+    ("4", "Hypercall interface", "done", "hypercall.c", "test_hypercall.py"),
+    ("5", "Partition management", "done", "partition.c, property.c", "test_partition*.py"),
+    ("6", "Physical hardware management", "done", "hardware.c, msr.c", "test_hardware.py"),
+    ("7", "Resource management", "done", "memory_pool.c", "test_memory_pool.py"),
+    ("8", "Guest physical address spaces", "done", "gpa_*.c", "test_gpa_space.py"),
+    ("9", "Intercepts", "done", "intercept.c", "test_install_intercept.py"),
+    ("10", "Virtual processor management", "done", "vp.c, vp_registers.c", "test_create_vp.py, test_vp_registers.py"),
+    ("11", "Virtual processor execution", "done", "processor.c", "test_child_cpuid.py, test_child_msrs.py"),
+    ("12", "Virtual MMU and caching", "done", "vmmu.c", "test_vmmu.py"),
+    ("13", "Virtual interrupt control", "done but for SMI", "interrupt.c, lapic*.c", "test_lapic.py"),
+    ("14", "Inter-partition communication", "done", "synic.c, port*.c, monitor.c", "test_ports_between_partitions.py"),
+    ("15", "Timers", "done", "timer.c, timer_assist.c", "test_timer.py, test_emulated_timer.py"),
+    ("16", "Message formats", "done but for event log messages", "message.c", "test_intercept_messages.py"),
+    ("17", "Partition save and restore", "missing", "", ""),
+    ("18", "Scheduler", "done but for virtual hyperthreads", "scheduler.c", "test_scheduler.py"),
+    ("19", "Event logging", "missing", "", ""),
+    ("20", "Guest debugging support", "missing", "", ""),
+    ("21", "Statistics", "missing", "", ""),
+    ("22", "Booting", "done", "boot.c", "test_boot.py"),
+    ("23", "System properties", "missing", "", ""),
 ]
 
 GENERATIONS = {
@@ -108,7 +107,7 @@ def _bit_rows(table: str, registers: dict[range, str]) -> list[list[str]]:
                 bit.name,
                 f"`{bit.property}`",
                 GENERATIONS[bit.generations],
-                "on" if bit.guest_default else "off",
+                *("on" if default else "off" for default in (bit.guest_default, bit.root_default, bit.child_default)),
             ]
         )
     return rows
@@ -129,7 +128,7 @@ def render() -> str:
         "",
         "## Chapters",
         "",
-        *_table(["chapter", "title", "state", "where"], [list(c) for c in CHAPTERS]),
+        *_table(["chapter", "title", "state", "csrc/hv", "tests/core"], [list(c) for c in CHAPTERS]),
         f"## Hypercalls ({done} of {len(calls)} rows)",
         "",
         *_table(
@@ -142,26 +141,43 @@ def render() -> str:
             ["index", "name", "access", "scope", "needs", "interface", "TLFS", "works"],
             [_msr_row(msr) for msr in tables.msrs(TABLES)],
         ),
+        "## Messages",
+        "",
+        *_table(
+            ["type", "name", "interface"],
+            [
+                [f"0x{m.value:08X}", f"HvMessageType{m.name}", GENERATIONS[m.generations]]
+                for m in tables.messages(TABLES)
+                if m.value
+            ],
+        ),
+        "## What objects cost",
+        "",
+        "Pages of a memory pool (TLFS 7.1.1); a call that creates an object answers HV_STATUS_INSUFFICIENT_MEMORY",
+        "when its pool has fewer that are free.",
+        "",
+        *_table(["object", "pages"], [[cost.meaning, str(cost.pages)] for cost in tables.costs(TABLES)]),
         "## CPUID",
         "",
         "Leaves 0x40000000 to 0x40000006 are there; those above answer 0. Leaf 1 ECX bit 31 is set.",
         "",
-        "Privileges, leaf 0x40000003 (each can be switched by its property):",
+        "Privileges, leaf 0x40000003 (each can be switched by its property), with what the machine's partition has by",
+        "default with role=guest and role=root, and a child that its parent has given nothing:",
         "",
         *_table(
-            ["bit", "name", "property", "interface", "default, role=guest"],
+            ["bit", "name", "property", "interface", "guest", "root", "child"],
             _bit_rows("privileges", {range(32): "EAX", range(32, 64): "EBX"}),
         ),
         "Features, leaf 0x40000003:",
         "",
         *_table(
-            ["bit", "name", "property", "interface", "default, role=guest"],
+            ["bit", "name", "property", "interface", "guest", "root", "child"],
             _bit_rows("features", {range(32): "EDX"}),
         ),
         "Recommendations, leaf 0x40000004:",
         "",
         *_table(
-            ["bit", "name", "property", "interface", "default, role=guest"],
+            ["bit", "name", "property", "interface", "guest", "root", "child"],
             _bit_rows("recommendations", {range(32): "EAX"}),
         ),
     ]

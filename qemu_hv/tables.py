@@ -26,6 +26,7 @@ class Hypercall:
     generations: str
     gate: str
     relation: str
+    lock: str
     input: int
     input_element: int
     output: int
@@ -70,6 +71,26 @@ class Bit:
     property: str
     generations: str
     guest_default: bool
+    root_default: bool
+    child_default: bool
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A row of ``costs.def``: ``pages`` of a memory pool."""
+
+    name: str
+    pages: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """A row of ``message_types.def``."""
+
+    value: int
+    name: str
+    generations: str
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,16 @@ class Status:
     value: int
     name: str
     generations: str
+
+
+def costs(tables: Path) -> list[Cost]:
+    """Rows of ``costs.def`` in the folder ``tables``."""
+    return [Cost(row[0], int(row[1]), row[2]) for row in _rows(tables / "costs.def")]
+
+
+def messages(tables: Path) -> list[Message]:
+    """Rows of ``message_types.def`` in the folder ``tables``."""
+    return [Message(int(row[0], 0), row[1], row[2]) for row in _rows(tables / "message_types.def")]
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -102,13 +133,14 @@ def hypercalls(tables: Path) -> list[Hypercall]:
             generations=row[5],
             gate=row[6],
             relation=row[7],
-            input=int(row[8]),
-            input_element=int(row[9]),
-            output=int(row[10]),
-            output_element=int(row[11]),
-            variable=row[12] == "1",
-            handler=row[13],
-            section=row[14],
+            lock=row[8],
+            input=int(row[9]),
+            input_element=int(row[10]),
+            output=int(row[11]),
+            output_element=int(row[12]),
+            variable=row[13] == "1",
+            handler=row[14],
+            section=row[15],
         )
         for row in _rows(tables / "hypercalls.def")
     ]
@@ -124,7 +156,11 @@ def msrs(tables: Path) -> list[Msr]:
 
 def bits(tables: Path, table: str) -> list[Bit]:
     """Rows of ``privileges.def``, ``features.def`` or ``recommendations.def``."""
-    return [Bit(int(r[0]), r[1], r[2], r[3], r[4] == "1") for r in _rows(tables / f"{table}.def")]
+    # Features and recommendations are the machine's: what a guest has by default, the root and its children have.
+    return [
+        Bit(int(r[0]), r[1], r[2], r[3], *(value == "1" for value in (r[4:] if len(r) == 7 else [r[4]] * 3)))
+        for r in _rows(tables / f"{table}.def")
+    ]
 
 
 def statuses(tables: Path) -> list[Status]:
