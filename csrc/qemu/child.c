@@ -96,6 +96,7 @@ void mshv_reset_vp(void *context, hv_vp_handle handle, uint32_t apic_id, bool wa
 
     x86_hypervisor_reset_cpu(vp->cpu);
     vp->cpu->apic_id = apic_id;
+    CPU(vp->cpu)->debug_domain = hv_vp_get_partition_id(vp->core); /* breakpoints are those of its partition */
     CPU(vp->cpu)->halted = 0;
     vp->run_ticks = 0;
     vp->waits_for_sipi = wait_for_sipi;
@@ -116,6 +117,30 @@ static void start(struct mshv_vp *vp)
     vp->waits_for_sipi = false;
     cpu_x86_load_seg_cache_sipi(vp->cpu, qatomic_read(&vp->sipi_vector));
     CPU(vp->cpu)->halted = 0;
+}
+
+/* -- The machine goes on -- */
+
+static void wake_children(void *opaque)
+{
+    MicrosoftHypervisor *s = opaque;
+
+    for (hv_vp_handle i = s->vp_count; i < HV_MAX_VPS; i++) {
+        struct mshv_vp *vp = mshv_vp(s, i);
+
+        if (vp && qatomic_load_acquire(&vp->making) == MSHV_CPU_MADE)
+            hv_vp_wake(vp->core);
+    }
+}
+
+/*
+ * What came for a VP while its CPU was stopped found it waiting, and loaded state may have made it ready. The CPUs are
+ * still stopped when the clock goes on, so this comes a moment later.
+ */
+void mshv_wake_children(MicrosoftHypervisor *s)
+{
+    if (mshv_is_root(s))
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), wake_children, s);
 }
 
 /* -- Lines -- */

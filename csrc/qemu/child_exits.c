@@ -93,6 +93,21 @@ static void child_shutdown(X86Hypervisor *hv, X86CPU *cpu)
     mshv_finish(vp, hv_triple_fault(vp->core));
 }
 
+/* Told when the VP has left the guest, behind the instruction (TLFS 16.5.6). */
+static void child_ferr(X86Hypervisor *hv, X86CPU *cpu)
+{
+    vp_of(hv, cpu)->ferr = true;
+    cpu_exit(CPU(cpu));
+}
+
+void mshv_child_left(struct mshv_vp *vp)
+{
+    if (unlikely(vp->ferr)) {
+        vp->ferr = false;
+        hv_ferr_asserted(vp->core);
+    }
+}
+
 void mshv_set_child_exit_hooks(X86HypervisorClass *hooks)
 {
     hooks->child_io = child_io;
@@ -101,4 +116,5 @@ void mshv_set_child_exit_hooks(X86HypervisorClass *hooks)
     hooks->any_wrmsr = any_wrmsr;
     hooks->child_exception = child_exception;
     hooks->child_shutdown = child_shutdown;
+    hooks->child_ferr = child_ferr;
 }

@@ -105,3 +105,13 @@ enum hv_gpa_result mshv_probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, 
         return HV_GPA_UNMAPPED;
     return page->writable ? HV_GPA_OK : HV_GPA_NO_ACCESS;
 }
+
+uint64_t mshv_memory_pages(void *context, hv_gpa gpa, uint64_t most)
+{
+    hwaddr offset, length = most << HV_PAGE_SHIFT;
+    MemoryRegion *region;
+
+    RCU_READ_LOCK_GUARD();
+    region = address_space_translate(&address_space_memory, gpa, &offset, &length, true, MEMTXATTRS_UNSPECIFIED);
+    return memory_access_is_direct(region, true, MEMTXATTRS_UNSPECIFIED) ? length >> HV_PAGE_SHIFT : 0;
+}

@@ -136,6 +136,7 @@ struct mshv_vp {
     QEMU_ALIGNED(MSHV_CACHE_LINE) bool leave; /* the instruction being executed has to leave the translated code */
     bool completing; /* ... after work that other threads have been given is done */
     bool yield; /* ... and the LP is to choose again (lp.c) */
+    bool ferr; /* of a child: FERR# was asserted */
     bool stale; /* its TLB has to be flushed before it runs; set by any thread */
     struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
     bool running;
@@ -262,6 +263,7 @@ uint64_t mshv_read_tsc(void *context, hv_vp_handle vp);
 enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size);
 enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size);
 enum hv_gpa_result mshv_probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size);
+uint64_t mshv_memory_pages(void *context, hv_gpa gpa, uint64_t most);
 void mshv_guest_memory_init(MicrosoftHypervisor *s);
 
 void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_handle vp, void *page, bool enabled, hv_gpa gpa,
@@ -299,12 +301,14 @@ enum hv_progress mshv_create_vp(void *context, hv_vp_handle vp);
 void mshv_reset_vp(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi);
 void mshv_start_vp(void *context, hv_vp_handle vp, uint8_t vector);
 void mshv_set_line(void *context, hv_vp_handle vp, enum hv_line line, bool raised);
+void mshv_wake_children(MicrosoftHypervisor *s); /* the machine is about to go on */
 void mshv_child_prepare(struct mshv_vp *vp); /* before the LP executes it */
 bool mshv_child_waits(const struct mshv_vp *vp); /* any thread */
 void mshv_set_child_hooks(X86HypervisorClass *hooks);
 
 /* second_stage.c; with role=root, but for the pages */
-bool mshv_second_stage_init(MicrosoftHypervisor *s, Error **errp);
+void mshv_second_stage_init(MicrosoftHypervisor *s);
+bool mshv_second_stage_add_pages(MicrosoftHypervisor *s, Error **errp);
 void mshv_second_stage_enter(struct mshv_vp *vp);
 /* Where a VP finds a page of its GPA space: the page's address in what CPUs see as memory. False: it may not. */
 bool mshv_translate(const struct mshv_vp *vp, uint64_t gpa, unsigned access, uint64_t *addr, unsigned *rights);
@@ -321,6 +325,7 @@ static inline void mshv_flush_before_running(struct mshv_vp *vp)
 }
 
 /* child_exits.c */
+void mshv_child_left(struct mshv_vp *vp); /* its CPU has left the execution loop */
 void mshv_set_child_exit_hooks(X86HypervisorClass *hooks);
 
 /* registers.c */

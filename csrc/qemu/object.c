@@ -153,6 +153,7 @@ static void run_state_changed(void *opaque, bool running, RunState state)
         return;
     }
     mshv_clock_resume(&s->clock);
+    mshv_wake_children(s);
     for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
         if (mshv_vp(s, i))
             mshv_timers_rearm(mshv_vp(s, i));
@@ -173,6 +174,8 @@ static bool set_up(MicrosoftHypervisor *s, Error **errp)
     if (!bind_vps(s, errp))
         return false;
     if (!mshv_clock_init(&s->clock, s->numbers[MSHV_TSC_FREQUENCY].value, errp))
+        return false;
+    if (mshv_is_root(s) && !mshv_second_stage_add_pages(s, errp))
         return false;
     if (!create_core(s, errp))
         return false;
@@ -224,10 +227,12 @@ static void complete(UserCreatable *uc, Error **errp)
     ERRP_GUARD();
     MicrosoftHypervisor *s = MICROSOFT_HYPERVISOR(uc);
 
-    if (!claim_machine(s, errp) || (mshv_is_root(s) && !mshv_second_stage_init(s, errp))) {
+    if (!claim_machine(s, errp)) {
         error_prepend(errp, TYPE_MICROSOFT_HYPERVISOR ": ");
         return;
     }
+    if (mshv_is_root(s))
+        mshv_second_stage_init(s);
     mshv_clock_start_measuring(&s->clock);
     s->machine_done.notify = machine_done;
     qemu_add_machine_init_done_notifier(&s->machine_done);

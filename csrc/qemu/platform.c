@@ -54,6 +54,7 @@ const struct hv_platform_ops mshv_platform_ops = {
     .read_gpa = mshv_read_gpa,
     .write_gpa = mshv_write_gpa,
     .probe_write = mshv_probe_write,
+    .memory_pages = mshv_memory_pages,
     .set_overlay = mshv_set_overlay,
     .allocate_pages = mshv_allocate_pages,
     .free_pages = mshv_free_pages,

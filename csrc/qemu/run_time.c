@@ -32,6 +32,7 @@ static void exec_exit(X86Hypervisor *hv, X86CPU *cpu)
         return;
     vp->running = false;
     qatomic_set(&vp->run_ticks, vp->run_ticks + mshv_clock_read(&vp->machine->clock) - vp->running_since);
+    mshv_child_left(vp);
 }
 
 uint64_t mshv_vp_run_time(void *context, hv_vp_handle handle)

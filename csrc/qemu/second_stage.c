@@ -268,16 +268,11 @@ void mshv_second_stage_enter(struct mshv_vp *vp)
 /* -- Set-up -- */
 
 /* Before the machine's CPUs are made */
-bool mshv_second_stage_init(MicrosoftHypervisor *s, Error **errp)
+void mshv_second_stage_init(MicrosoftHypervisor *s)
 {
     struct mshv_arena *arena = g_new0(struct mshv_arena, 1);
     Object *owner = OBJECT(s);
 
-    if (!memory_region_init_ram_nomigrate(&arena->pages, owner, "microsoft-hypervisor-pages", ARENA_SIZE, errp)) {
-        g_free(arena);
-        return false;
-    }
-    arena->host = memory_region_get_ram_ptr(&arena->pages);
     arena->used = bitmap_new(ARENA_PAGES);
     qemu_mutex_init(&arena->lock);
 
@@ -285,12 +280,25 @@ bool mshv_second_stage_init(MicrosoftHypervisor *s, Error **errp)
     memory_region_init(&arena->memory, owner, "microsoft-hypervisor-memory", UINT64_MAX);
     memory_region_init_alias(&arena->system, owner, "microsoft-hypervisor-system", get_system_memory(), 0, UINT64_MAX);
     memory_region_add_subregion(&arena->memory, 0, &arena->system);
-    memory_region_add_subregion_overlap(&arena->memory, ARENA_BASE, &arena->pages, BEFORE_SYSTEM_MEMORY);
     memory_region_add_subregion_overlap(&arena->memory, APIC_BASE, &arena->apic, BEFORE_SYSTEM_MEMORY);
     address_space_init(&arena->space, &arena->memory, "microsoft-hypervisor");
 
     s->arena = arena;
     X86_HYPERVISOR(s)->memory = &arena->memory;
+}
+
+/*
+ * After the machine's memory has been made, before the core is: when QEMU sends RAM while the guest runs, it relies on
+ * the machine's being the first block of all (cpu_physical_memory_sync_dirty_bitmap()).
+ */
+bool mshv_second_stage_add_pages(MicrosoftHypervisor *s, Error **errp)
+{
+    struct mshv_arena *arena = s->arena;
+
+    if (!memory_region_init_ram_nomigrate(&arena->pages, OBJECT(s), "microsoft-hypervisor-pages", ARENA_SIZE, errp))
+        return false;
+    arena->host = memory_region_get_ram_ptr(&arena->pages);
+    memory_region_add_subregion_overlap(&arena->memory, ARENA_BASE, &arena->pages, BEFORE_SYSTEM_MEMORY);
     return true;
 }
 

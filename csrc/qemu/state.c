@@ -80,7 +80,6 @@ static int child_post_load(void *opaque, int version_id)
     cs->halted = vp->saved_halted;
     cs->interrupt_request = (int)vp->saved_request;
     cs->exception_index = vp->saved_exception;
-    hv_vp_wake(vp->core); /* whether it waits was not known before */
     return 0;
 }
 
