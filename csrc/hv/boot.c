@@ -171,6 +171,7 @@ void hv_destroy(struct hv *hv)
 {
     if (!hv)
         return;
+    hv_calling_vp = NULL; /* no VP runs */
     for (unsigned i = 0; i < HV_PARTITION_BUCKETS; i++) {
         while (hv->partitions[i]) {
             struct hv_partition *partition = hv->partitions[i];

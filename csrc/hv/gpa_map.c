@@ -94,7 +94,6 @@ static unsigned count_memory(struct job *job, uint64_t page, unsigned count)
 static hv_status check_source(struct job *job, uint64_t page, unsigned count, unsigned *good)
 {
     const struct hv_partition *owner = job->parent ? job->parent : job->child;
-    hv_status status = HV_STATUS_SUCCESS;
 
     *good = 0;
     while (*good < count) {
@@ -111,16 +110,13 @@ static hv_status check_source(struct job *job, uint64_t page, unsigned count, un
         if (entry.value & HV_GPA_DEPOSITED)
             return job->parent ? HV_STATUS_OPERATION_DENIED : HV_STATUS_ACCESS_DENIED;
         if (owner->is_root) {
-            unsigned memory = count_memory(job, at, part);
-
-            status = memory < part ? HV_STATUS_OPERATION_DENIED : HV_STATUS_SUCCESS;
-            part = memory;
+            part = count_memory(job, at, part);
+            if (part == 0)
+                return HV_STATUS_OPERATION_DENIED;
         } else if (!entry.value || (entry.value & HV_GPA_NO_SOURCE)) {
             return HV_STATUS_OPERATION_DENIED;
         }
         *good += part;
-        if (status != HV_STATUS_SUCCESS)
-            return status;
     }
     return HV_STATUS_SUCCESS;
 }

@@ -89,7 +89,8 @@ static void release_counts(struct hv_gpa_space *space, struct hv_gpa_uses *uses)
     account(space, -(int64_t)(HV_GPA_BLOCK_PAGES * sizeof(*uses->pages)));
 }
 
-static void count_pages(struct hv_gpa_space *space, struct hv_gpa_uses *uses, unsigned first, unsigned count, int change)
+static void count_pages(struct hv_gpa_space *space, struct hv_gpa_uses *uses, unsigned first, unsigned count,
+                        int change)
 {
     for (unsigned i = first; i < first + count; i++) {
         uint32_t before = uses->pages[i];
@@ -391,8 +392,8 @@ static bool loses(const struct hv_gpa_space *space, uint64_t page, uint64_t old,
 {
     old = effective(space, page, old);
     value = effective(space, page, value);
-    return hv_gpa_entry_rights(old) && (((old ^ value) & HV_GPA_SOURCE_MASK) ||
-                                        (hv_gpa_entry_rights(old) & ~hv_gpa_entry_rights(value)));
+    return hv_gpa_entry_rights(old) &&
+           (((old ^ value) & HV_GPA_SOURCE_MASK) || (hv_gpa_entry_rights(old) & ~hv_gpa_entry_rights(value)));
 }
 
 /* Consecutive mappings that go are counted as one run. */

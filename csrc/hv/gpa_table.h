@@ -25,7 +25,8 @@
 #define HV_GPA_RIGHTS_SHIFT 2 /* 4:2 HV_ACCESS_* */
 #define HV_GPA_NO_SOURCE (UINT64_C(1) << 5) /* inaccessible, with no page behind it (later than 2.0a) */
 #define HV_GPA_DEPOSITED (UINT64_C(1) << 6) /* out of reach of every partition until it is withdrawn (TLFS 7.1.1) */
-#define HV_GPA_SOURCE_MASK (((UINT64_C(1) << 40) - 1) << HV_PAGE_SHIFT) /* the page in the parent's space; without one its own */
+#define HV_GPA_SOURCE_MASK                                                                                             \
+    (((UINT64_C(1) << 40) - 1) << HV_PAGE_SHIFT) /* the page in the parent's space; without one its own */
 
 static inline unsigned hv_gpa_entry_rights(uint64_t entry)
 {

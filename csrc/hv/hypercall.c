@@ -52,23 +52,23 @@ const struct hv_hypercall_row_info hv_hypercall_rows[HV_HYPERCALL_ROWS] = {
 };
 
 static const hv_call_handler handlers[HV_HYPERCALL_ROWS] = {
-#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,      \
-                         handler, sec)                                                                                          \
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,       \
+                         handler, sec)                                                                                 \
     [HV_CALL_ROW_##snake##_##gens] = HANDLER_##handler(snake),
 #include "tlfs/hypercalls.def"
 #undef HV_HYPERCALL_ROW
 };
 
 static const uint8_t relations[HV_HYPERCALL_ROWS] = {
-#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,      \
-                         handler, sec)                                                                                          \
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,       \
+                         handler, sec)                                                                                 \
     [HV_CALL_ROW_##snake##_##gens] = RELATION_##relation,
 #include "tlfs/hypercalls.def"
 #undef HV_HYPERCALL_ROW
 };
 
 static const uint8_t lock_modes[HV_HYPERCALL_ROWS] = {
-#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,      \
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, gens, gate, relation, lock, in, in_el, out, out_el, var,       \
                          handler, sec)                                                                                 \
     [HV_CALL_ROW_##snake##_##gens] = LOCK_##lock,
 #include "tlfs/hypercalls.def"
@@ -460,7 +460,8 @@ enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
     result = (uint64_t)outcome.reps_done << 32 | outcome.status;
     set_result(frame, result);
     if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))
-        partition->hv->ops->trace_hypercall(partition->hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input, result);
+        partition->hv->ops->trace_hypercall(partition->hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input,
+                                            result);
     return HV_EXIT_DONE;
 }
 
@@ -471,13 +472,14 @@ enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 
 static bool hypercall_locked(const struct hv_partition *partition)
 {
-    return partition->hv->config.generation == HV_GEN_CURRENT && (atomic_load(&partition->hypercall_msr) & HYPERCALL_LOCKED);
+    return partition->hv->config.generation == HV_GEN_CURRENT &&
+           (atomic_load(&partition->hypercall_msr) & HYPERCALL_LOCKED);
 }
 
 static void show_hypercall_page(struct hv_partition *partition)
 {
-    hv_show_overlay(partition, HV_OVERLAY_HYPERCALL, 0, partition->hypercall_page, atomic_load(&partition->hypercall_msr),
-                    HV_OVERLAY_READ_EXECUTE);
+    hv_show_overlay(partition, HV_OVERLAY_HYPERCALL, 0, partition->hypercall_page,
+                    atomic_load(&partition->hypercall_msr), HV_OVERLAY_READ_EXECUTE);
 }
 
 enum hv_exit hv_msr_read_guest_os_id(struct hv_vp *vp, uint32_t offset, uint64_t *value)
@@ -495,7 +497,8 @@ enum hv_exit hv_msr_write_guest_os_id(struct hv_vp *vp, uint32_t offset, uint64_
     (void)offset;
     hv_vp_lock_take(&partition->register_lock);
     atomic_store(&partition->guest_os_id, value);
-    disable = value == 0 && (atomic_load(&partition->hypercall_msr) & HV_PAGE_MSR_ENABLE) && !hypercall_locked(partition);
+    disable =
+        value == 0 && (atomic_load(&partition->hypercall_msr) & HV_PAGE_MSR_ENABLE) && !hypercall_locked(partition);
     if (disable)
         atomic_fetch_and(&partition->hypercall_msr, ~HV_PAGE_MSR_ENABLE);
     hv_vp_lock_drop(&partition->register_lock);

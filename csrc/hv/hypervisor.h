@@ -165,7 +165,8 @@ hv_status hv_operator_delete_port(struct hv_partition *partition, uint32_t port_
 hv_status hv_operator_connect_port(struct hv_partition *partition, uint32_t connection_id, uint32_t port_id);
 hv_status hv_operator_disconnect_port(struct hv_partition *partition, uint32_t connection_id);
 /* As HvPostMessage and HvSignalEvent, but addressed to a port and without a calling partition. */
-hv_status hv_operator_post_message(struct hv_partition *partition, uint32_t port_id, uint32_t type, const void *payload, size_t size);
+hv_status hv_operator_post_message(struct hv_partition *partition, uint32_t port_id, uint32_t type, const void *payload,
+                                   size_t size);
 hv_status hv_operator_signal_event(struct hv_partition *partition, uint32_t port_id, uint16_t flag);
 struct hv_port_state {
     uint32_t port_id;
@@ -219,7 +220,8 @@ struct hv_io_access {
     uint8_t segment; /* string forms: the source's segment, as an index of encoding order ES CS SS DS FS GS */
 };
 enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io);
-/* `result` comes with what the machine would answer; HV_EXIT_DONE: with what the child sees (TLFS 11.11, appendix D). */
+/* `result` comes with what the machine would answer; HV_EXIT_DONE: with what the child sees (TLFS 11.11, appendix D).
+ */
 /* Of a root VP too, which has no intercepts: what the hypervisor hides from it. */
 enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, uint8_t instruction_length,
                             struct hv_cpuid *result);
@@ -279,8 +281,8 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned lp, uint64_t *slice);
 /* The VP left the guest; it is not owned by the LP any more. */
 void hv_stopped(struct hv_vp *vp);
 /*
- * Something came for a VP: an interrupt, an NMI, INIT, SIPI, the end of a debugger's stop. It has to be told for a child
- * whenever platform vp_waits() turns false, and for any VP that may run it preempts what the LP runs. Any thread.
+ * Something came for a VP: an interrupt, an NMI, INIT, SIPI, the end of a debugger's stop. It has to be told for a
+ * child whenever platform vp_waits() turns false, and for any VP that may run it preempts what the LP runs. Any thread.
  */
 void hv_vp_wake(struct hv_vp *vp);
 /* Whether the LP has anything to run: what an idle LP's thread asks before it sleeps. Any thread. */

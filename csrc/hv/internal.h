@@ -131,7 +131,8 @@ struct hv_timer {
 
 /* A node of a pairing heap (scheduler.c). */
 struct hv_heap_node {
-    struct hv_heap_node *child, *next, *previous; /* first child; right and left sibling, or the parent of a first child */
+    struct hv_heap_node *child, *next,
+        *previous; /* first child; right and left sibling, or the parent of a first child */
     uint64_t key; /* compared as a signed difference */
 };
 
@@ -357,7 +358,8 @@ static inline bool hv_has_feature(const struct hv_partition *partition, enum hv_
 
 /* property.c (TLFS 5.2) */
 uint64_t hv_privileges_of(enum hv_generation generation); /* those that exist in it */
-uint64_t hv_child_privileges(const struct hv_partition *parent); /* what a new child has until its parent says otherwise */
+uint64_t
+hv_child_privileges(const struct hv_partition *parent); /* what a new child has until its parent says otherwise */
 uint64_t hv_child_privileges_limit(const struct hv_partition *parent); /* what a child may have at most */
 void hv_properties_reset(struct hv_partition *partition); /* default values; the parent's are there */
 /* Whether one more VP can have the CPU reserve of its partition (TLFS 10.4.1, 18.2.1); structure lock held. */
@@ -370,7 +372,8 @@ static inline bool hv_partition_is_active(const struct hv_partition *partition)
     return atomic_load(&partition->state) == HV_PARTITION_ACTIVE;
 }
 
-/* HV_PROXIMITY_DOMAIN_INFO (TLFS 7.2.1): whether its flags are valid; every node has a part of the one pool there is. */
+/* HV_PROXIMITY_DOMAIN_INFO (TLFS 7.2.1): whether its flags are valid; every node has a part of the one pool there is.
+ */
 bool hv_proximity_is_valid(uint64_t proximity_domain_info);
 /* All VPs of a partition and of its descendants, by handle; structure lock held. */
 void hv_partition_tree_vps(const struct hv_partition *partition, struct hv_vp_set *handles);
@@ -380,13 +383,16 @@ void hv_partition_tree_vps(const struct hv_partition *partition, struct hv_vp_se
  * writing. The partition's VPs do not run when it is torn down, and the removed VP does not.
  */
 bool hv_gpa_space_create(struct hv_partition *partition); /* gpa_space.c; false: the host's memory is short */
-void hv_gpa_space_free(struct hv_partition *partition); /* mappings end, charged pages return to the pool; may be NULL */
-bool hv_lapic_create(struct hv_vp *vp); /* lapic.c: its local APIC after reset, initial APIC ID = index; false likewise */
+void hv_gpa_space_free(
+    struct hv_partition *partition); /* mappings end, charged pages return to the pool; may be NULL */
+bool hv_lapic_create(
+    struct hv_vp *vp); /* lapic.c: its local APIC after reset, initial APIC ID = index; false likewise */
 void hv_gpa_space_reset(struct hv_partition *root); /* identity with all rights again (TLFS 22.3); no VP runs */
 void hv_lapic_remove(struct hv_vp *vp); /* its timers are off; vp->lapic may be kept for the VP's next life */
 void hv_intercepts_free(struct hv_partition *partition); /* intercept.c: those installed; charged pages return */
 void hv_intercept_vp_remove(struct hv_vp *vp); /* message.c: its message leaves the queue of the parent's VP */
-void hv_emulated_timer_changed(struct hv_partition *partition); /* timer_assist.c, TLFS 15.1.5; partition's lock not held */
+void hv_emulated_timer_changed(
+    struct hv_partition *partition); /* timer_assist.c, TLFS 15.1.5; partition's lock not held */
 
 /*
  * Deposited pages (TLFS 7.3); gpa_space.c. `gpa_page` is a page number in the depositor's GPA space, whose lock is not
@@ -398,7 +404,7 @@ hv_status hv_gpa_take_page(struct hv_partition *depositor, uint64_t gpa_page);
 void hv_gpa_give_page(struct hv_partition *depositor, uint64_t gpa_page);
 /* No VP of the partition or of its descendants uses what was taken away, once the caller's instruction has retired. */
 void hv_gpa_flush(struct hv_vp *caller, struct hv_partition *partition);
-/* How many of `count` pages from an SPA's page on are memory. */
+/* Of `count` pages from an SPA's page on so many are memory; the next ones may be, unless it is 0. */
 unsigned hv_gpa_count_memory(const struct hv_partition *partition, uint64_t page, unsigned count);
 /* The VP on whose thread this is, for platform functions that want to know: set by what may change overlays. */
 extern _Thread_local struct hv_vp *hv_calling_vp;
@@ -407,7 +413,8 @@ extern _Thread_local struct hv_vp *hv_calling_vp;
 bool hv_pool_create(struct hv_partition *partition, uint64_t own_pages); /* false: the host's memory is short */
 void hv_pool_free(struct hv_partition *partition);
 void hv_pool_return_pages(struct hv_partition *partition); /* free deposited pages go back to the depositor */
-/* More than anything costs: released while state is read, so that no charge fails; hv_state_pool() sets what is right. */
+/* More than anything costs: released while state is read, so that no charge fails; hv_state_pool() sets what is right.
+ */
 #define HV_POOL_UNLIMITED (UINT64_C(1) << 62)
 void hv_pool_set_available(struct hv_partition *partition, uint64_t pages);
 uint64_t hv_pool_deposited(const struct hv_partition *partition); /* pages that are to be withdrawn; structure lock */
@@ -425,7 +432,8 @@ enum hv_cost {
 struct hv_partition *hv_partition_allocate(struct hv *hv, hv_vp_index vp_limit);
 void hv_partition_insert(struct hv_partition *partition, hv_partition_id id); /* structure lock held */
 void hv_partition_free(struct hv_partition *partition); /* without VPs */
-/* An uninitialized child as it was saved, with an empty pool that pays nothing; NULL when the host's memory is short. */
+/* An uninitialized child as it was saved, with an empty pool that pays nothing; NULL when the host's memory is short.
+ */
 struct hv_partition *hv_partition_restore(struct hv_partition *parent, hv_partition_id id);
 void hv_partition_delete_children(struct hv_partition *partition); /* no VP runs; structure lock held for writing */
 static inline struct hv_vp *hv_partition_vp(const struct hv_partition *partition, hv_vp_index index)
@@ -439,8 +447,8 @@ void hv_msr_init(struct hv *hv);
 /* Whether the hypervisor virtualizes a synthetic MSR for the VP's partition, which has the privilege (TLFS 11.10). */
 bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index);
 /* Show or hide an overlay as the value of its register says; a page beyond the GPA space is shown nowhere. */
-void hv_show_overlay(struct hv_partition *partition, enum hv_overlay_kind kind, hv_vp_index vp, void *page, uint64_t msr,
-                     enum hv_overlay_access access);
+void hv_show_overlay(struct hv_partition *partition, enum hv_overlay_kind kind, hv_vp_index vp, void *page,
+                     uint64_t msr, enum hv_overlay_access access);
 void hv_show_all_overlays(struct hv_partition *partition);
 
 /* interrupt.c */
@@ -520,7 +528,8 @@ uint64_t hv_shortest_period(uint64_t period); /* which a timer that is late shor
 #define HV_TIMER_CATCH_UP_PERIODS 16 /* a lazy timer has none */
 void hv_emulated_timer_expired(struct hv_vp *vp); /* timer_assist.c; no core lock held */
 void hv_emulated_timer_set(struct hv_partition *partition); /* timer_assist.c: reference time goes on, or a VP is new */
-/* First TSC value at which reference time is `time` or later; HV_NANO100_NEVER when there is none, or time is stopped. */
+/* First TSC value at which reference time is `time` or later; HV_NANO100_NEVER when there is none, or time is stopped.
+ */
 uint64_t hv_tsc_at_time(const struct hv_partition *partition, hv_nano100_time time);
 
 /* port.c: tables of a partition; structure lock held as it changes them or not */
@@ -690,8 +699,8 @@ void hv_tlb_flush_inhibit_cleared(struct hv_vp *vp);
 /* Handlers, one per row of the tables; a handler may serve several rows and is then declared several times. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wredundant-decls"
-#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, generations, gate, relation, lock, in, in_el, out, out_el, var,      \
-                         handler, section)                                                                             \
+#define HV_HYPERCALL_ROW(code, name, snake, kind, fast, generations, gate, relation, lock, in, in_el, out, out_el,     \
+                         var, handler, section)                                                                        \
     hv_status hv_call_##snake(struct hv_call *call);
 #include "tlfs/hypercalls.def"
 #undef HV_HYPERCALL_ROW

@@ -9,8 +9,7 @@
 
 /* A gate is written P_<privilege> or F_<feature> in the table. */
 enum {
-#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...)                                                        \
-    PRIVILEGE_OF_P_##name = bit, FEATURE_OF_P_##name = -1,
+#define HV_PRIVILEGE_ROW(bit, name, property, generations, ...) PRIVILEGE_OF_P_##name = bit, FEATURE_OF_P_##name = -1,
 #include "tlfs/privileges.def"
 #undef HV_PRIVILEGE_ROW
 #define HV_FEATURE_ROW(bit, name, property, generations, guest_default)                                                \
@@ -208,6 +207,7 @@ enum hv_exit hv_msr_write_crash_control(struct hv_vp *vp, uint32_t offset, uint6
         parameters[i] = atomic_load(&partition->crash_parameters[i]);
     if (value & CRASH_MESSAGE)
         size = read_crash_message(vp, parameters[3], parameters[4]);
-    partition->hv->ops->crash(partition->hv->context, vp->handle, parameters, size ? (const char *)vp->input_page : NULL, size);
+    partition->hv->ops->crash(partition->hv->context, vp->handle, parameters,
+                              size ? (const char *)vp->input_page : NULL, size);
     return HV_EXIT_DONE;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the operator does to child partitions from outside: pause, look, interrupt. The partition's parent takes no part.
- * Deletion is in partition.c, ports are in port.c.
+ * What the operator does to child partitions from outside: pause, look, interrupt. The partition's parent takes no
+ * part. Deletion is in partition.c, ports are in port.c.
  */
 #include "internal.h"
 

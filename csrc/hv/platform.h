@@ -51,9 +51,9 @@ struct hv_gva_range {
 };
 
 /*
- * Platform timers of a VP: its synthetic timers 0..3, one that retries the delivery of messages (TLFS 14.2.4), a child's
- * local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), and the inspection of monitor pages (VP 0
- * of the root, TLFS 14.5).
+ * Platform timers of a VP: its synthetic timers 0..3, one that retries the delivery of messages (TLFS 14.2.4), a
+ * child's local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), and the inspection of monitor
+ * pages (VP 0 of the root, TLFS 14.5).
  */
 #define HV_VP_TIMER_MESSAGE_RETRY 4
 #define HV_VP_TIMER_APIC 5
@@ -79,8 +79,15 @@ enum hv_line {
 /* A guest virtual address through the tables of a child VP (TLFS 12.4.4). */
 struct hv_gva_translation {
     hv_gpa gpa; /* of the byte addressed, when `fault` says none */
-    enum { HV_GVA_OK, HV_GVA_NOT_PRESENT, HV_GVA_NO_ACCESS, HV_GVA_INVALID_TABLE_FLAGS, HV_GVA_TABLE_UNMAPPED,
-           HV_GVA_TABLE_NO_READ, HV_GVA_TABLE_NO_WRITE } result;
+    enum {
+        HV_GVA_OK,
+        HV_GVA_NOT_PRESENT,
+        HV_GVA_NO_ACCESS,
+        HV_GVA_INVALID_TABLE_FLAGS,
+        HV_GVA_TABLE_UNMAPPED,
+        HV_GVA_TABLE_NO_READ,
+        HV_GVA_TABLE_NO_WRITE
+    } result;
     uint8_t cache_type; /* 0 UC, 1 WC, 4 WT, 5 WP, 6 WB */
 };
 #define HV_GVA_VALIDATE_READ (1u << 0)
@@ -112,8 +119,8 @@ struct hv_platform_ops {
     /* Whether write_gpa() of the range would succeed. */
     enum hv_gpa_result (*probe_write)(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size);
     /*
-     * With role=root: how many writable pages of memory follow each other from page-aligned `gpa` on; `most` are of
-     * interest. Any thread, any core lock. May be NULL: then each page is probed.
+     * With role=root: how many writable pages of memory follow each other from page-aligned `gpa` on, at most `most`;
+     * fewer may be told, but not 0 where there is one. Any thread, any core lock. May be NULL: then pages are probed.
      */
     uint64_t (*memory_pages)(void *context, hv_gpa gpa, uint64_t most);
 
@@ -179,10 +186,12 @@ struct hv_platform_ops {
 
     /*
      * Make the processor of a VP that has never existed before. It is reset by reset_vp() before it runs. These two are
-     * called with the structure lock held, as admit() is: they never take the machine's own lock and never wait.
+     * called with the structure lock held, as admit() is: they never take the machine's own lock and never wait. In
+     * hv_restore() create_vp() is called with the machine's own lock held, and answers what has become of it at once.
      */
     enum hv_progress (*create_vp)(void *context, hv_vp_handle vp);
-    /* Architectural state after power-on (TLFS 10.1.1); a VP that is not the partition's first waits for SIPI. Not running. */
+    /* Architectural state after power-on (TLFS 10.1.1); a VP that is not the partition's first waits for SIPI. Not
+     * running. */
     void (*reset_vp)(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi);
     /* Start a VP that waits for SIPI at `vector` << 12, in real mode. Any thread, VP's lock may be held. */
     void (*start_vp)(void *context, hv_vp_handle vp, uint8_t vector);
@@ -204,12 +213,11 @@ struct hv_platform_ops {
     /* Up to 16 bytes of code at the VP's CS:RIP; the number that could be read. The VP is owned. */
     size_t (*read_instruction)(void *context, hv_vp_handle vp, uint8_t bytes[16]);
     /* Walk the guest's page tables of a VP the caller owns; `flags` HV_GVA_*. */
-    void (*translate_gva)(void *context, hv_vp_handle vp, uint64_t gva, unsigned flags,
-                          struct hv_gva_translation *out);
+    void (*translate_gva)(void *context, hv_vp_handle vp, uint64_t gva, unsigned flags, struct hv_gva_translation *out);
     /*
      * The GPA space of these VPs lost something: no VP of the set uses an old translation once the calling instruction
-     * has retired. `caller` is the calling VP, or HV_ANY_VP when no VP runs. The structure lock may be held: never takes
-     * the machine's own lock.
+     * has retired. `caller` is the calling VP, or HV_ANY_VP when no VP runs. The structure lock may be held: never
+     * takes the machine's own lock.
      */
     void (*flush_second_stage)(void *context, hv_vp_handle caller, const struct hv_vp_set *set);
     /* Ask the operator's policy. WAIT while it thinks, FAILED when it denies. `caller` tells waiting requests apart. */

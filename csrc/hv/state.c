@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The state of the whole machine as a versioned stream, for snapshots and migration: the machine's partition and all
- * its descendants. (Saving one partition through the hypervisor's own interface is TLFS chapter 17 and lives elsewhere.)
+ * its descendants. (Saving one partition through the hypervisor's own interface is TLFS chapter 17 and lives
+ * elsewhere.)
  *
  * What is read comes from outside: every number that something else relies on is checked. Counters are not state: they
  * start anew. What the platform keeps of processors it saves itself; it does so after this, since a restore makes the

@@ -48,7 +48,8 @@ static void read_port(struct hv_stream *s, struct hv_partition *partition)
         .flag_count = (uint16_t)record.flags,
         .monitor_gpa = record.monitor_gpa,
     };
-    if (info.monitor_gpa >= partition->hv->gpa_limit || (record.id & ~HV_PORT_ID_MASK) || hv_find_port(partition, record.id) ||
+    if (info.monitor_gpa >= partition->hv->gpa_limit || (record.id & ~HV_PORT_ID_MASK) ||
+        hv_find_port(partition, record.id) ||
         (record.type != HV_PORT_TYPE_MONITOR && hv_port_check(partition, &info) != HV_STATUS_SUCCESS) ||
         hv_port_insert(partition, record.id, record.connecting, &info) != HV_STATUS_SUCCESS) {
         hv_stream_fail(s, "the saved hypervisor state has an impossible port");

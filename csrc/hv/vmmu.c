@@ -40,7 +40,8 @@ hv_status hv_call_switch_virtual_address_space(struct hv_call *call)
     return HV_STATUS_SUCCESS;
 }
 
-static hv_status check_flush(const struct hv_partition *partition, uint64_t address_space, uint64_t flags, uint64_t allowed)
+static hv_status check_flush(const struct hv_partition *partition, uint64_t address_space, uint64_t flags,
+                             uint64_t allowed)
 {
     if (flags & ~allowed)
         return HV_STATUS_INVALID_PARAMETER;
@@ -272,7 +273,8 @@ static enum translate_code translate_code(struct hv_vp *vp, const struct hv_gva_
     case HV_GVA_TABLE_NO_WRITE:
         if (is_overlaid(vp, translation->gpa))
             return TRANSLATE_GPA_ILLEGAL_OVERLAY_ACCESS;
-        return translation->result == HV_GVA_TABLE_NO_READ ? TRANSLATE_GPA_NO_READ_ACCESS : TRANSLATE_GPA_NO_WRITE_ACCESS;
+        return translation->result == HV_GVA_TABLE_NO_READ ? TRANSLATE_GPA_NO_READ_ACCESS
+                                                           : TRANSLATE_GPA_NO_WRITE_ACCESS;
     default:
         return TRANSLATE_PAGE_NOT_PRESENT;
     }

@@ -43,12 +43,7 @@ struct ChildOperations {
 
     static uint64_t memory_pages(void *context, hv_gpa gpa, uint64_t most)
     {
-        const GuestMemory &memory = machine(context).memory;
-        uint64_t count = 0;
-        while (count < most && memory.check(gpa + count * HV_PAGE_SIZE, true) == Access::ok) {
-            count++;
-        }
-        return count;
+        return machine(context).memory.writable_pages(gpa, most);
     }
 
     static hv_progress create_vp(void *context, hv_vp_handle vp)

@@ -328,8 +328,8 @@ static py::list partitions(Machine &machine)
         list.append(py::dict("id"_a = info.id, "parent"_a = info.parent, "depth"_a = info.depth,
                              "name"_a = std::string(info.name), "state"_a = unsigned(info.state),
                              "vp_count"_a = info.vp_count, "privileges"_a = info.privileges,
-                             "pages_available"_a = info.pages_available, "pages_in_use"_a = info.pages_in_use, "mapped_pages"_a = info.mapped_pages,
-                             "paused"_a = info.paused));
+                             "pages_available"_a = info.pages_available, "pages_in_use"_a = info.pages_in_use,
+                             "mapped_pages"_a = info.mapped_pages, "paused"_a = info.paused));
     }
     return list;
 }

@@ -35,6 +35,30 @@ GuestMemory::Rights GuestMemory::rights(uint64_t page) const
     return Rights{ram, ram, ram};
 }
 
+uint64_t GuestMemory::writable_pages(uint64_t gpa, uint64_t most) const
+{
+    uint64_t first = page_of(gpa), page = first;
+    auto special = rights_.lower_bound(first);
+
+    /* Up to the next page with rights of its own all are RAM, or none. */
+    while (page - first < most) {
+        if (special != rights_.end() && special->first == page) {
+            if (!special->second.mapped || !special->second.writable) {
+                break;
+            }
+            page++;
+            ++special;
+        } else {
+            uint64_t end = special == rights_.end() ? page_of(size_) : std::min(special->first, page_of(size_));
+            if (page >= end) {
+                break;
+            }
+            page = end;
+        }
+    }
+    return std::min(page - first, most);
+}
+
 void GuestMemory::map(uint64_t gpa, uint64_t size, bool readable, bool writable)
 {
     for (uint64_t page = page_of(gpa); size && page <= page_of(gpa + size - 1); page++) {

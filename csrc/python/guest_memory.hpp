@@ -46,6 +46,9 @@ class GuestMemory
     void map(uint64_t gpa, uint64_t size, bool readable, bool writable);
     void unmap(uint64_t gpa, uint64_t size);
 
+    /* How many pages of RAM that may be written follow each other, at most `most`. Overlays are not seen. */
+    uint64_t writable_pages(uint64_t gpa, uint64_t most) const;
+
     /* An access inside one page, overlays seen. */
     Access check(uint64_t gpa, bool write) const;
     Access read(uint64_t gpa, void *buffer, size_t size) const;

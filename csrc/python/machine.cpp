@@ -687,7 +687,8 @@ hv_status Machine::disconnect_port(uint32_t connection)
 
 hv_status Machine::post_message(uint32_t port, uint32_t type, const std::string &payload)
 {
-    hv_status status = hv_operator_post_message(hv_machine_partition(core()), port, type, payload.data(), payload.size());
+    hv_status status =
+        hv_operator_post_message(hv_machine_partition(core()), port, type, payload.data(), payload.size());
     leave();
     return status;
 }

@@ -44,13 +44,11 @@ static py::object member(const char *type, unsigned value)
     return py::module_::import("qemu_hv._core").attr(type)(value);
 }
 
-static std::unique_ptr<Machine> make_machine(const std::string &generation, uint32_t vps, uint64_t memory,
-                                             uint64_t tsc_frequency, uint64_t apic_frequency,
-                                             std::optional<uint64_t> privileges, std::optional<uint32_t> features,
-                                             std::optional<uint32_t> recommendations,
-                                             std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
-                                             const std::string &hypercall_code, bool root,
-                                             std::optional<std::array<uint64_t, 3>> processor)
+static std::unique_ptr<Machine>
+make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint64_t tsc_frequency,
+             uint64_t apic_frequency, std::optional<uint64_t> privileges, std::optional<uint32_t> features,
+             std::optional<uint32_t> recommendations, std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
+             const std::string &hypercall_code, bool root, std::optional<std::array<uint64_t, 3>> processor)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));
@@ -224,7 +222,8 @@ static py::dict vp_state(Machine &machine, hv_vp_index vp)
 static py::list ports(Machine &machine)
 {
     std::vector<hv_port_state> states(hv_list_ports(hv_machine_partition(machine.core()), nullptr, 0));
-    states.resize(std::min(states.size(), hv_list_ports(hv_machine_partition(machine.core()), states.data(), states.size())));
+    states.resize(
+        std::min(states.size(), hv_list_ports(hv_machine_partition(machine.core()), states.data(), states.size())));
     py::list list;
     for (const hv_port_state &s : states) {
         py::object vp = s.info.vp == HV_ANY_VP ? py::object(py::none()) : py::cast(s.info.vp);
@@ -238,7 +237,8 @@ static py::list ports(Machine &machine)
 static py::list connections(Machine &machine)
 {
     std::vector<hv_connection_state> states(hv_list_connections(hv_machine_partition(machine.core()), nullptr, 0));
-    states.resize(std::min(states.size(), hv_list_connections(hv_machine_partition(machine.core()), states.data(), states.size())));
+    states.resize(std::min(states.size(),
+                           hv_list_connections(hv_machine_partition(machine.core()), states.data(), states.size())));
     py::list list;
     for (const hv_connection_state &s : states) {
         list.append(py::dict("connection_id"_a = s.connection_id, "port_id"_a = s.port_id));
@@ -354,7 +354,8 @@ template <typename Class> static void add_guest_side(Class &type)
                 return py::make_tuple(out.eax, out.ebx, out.ecx, out.edx);
             },
             "leaf"_a)
-        .def_property_readonly("tsc_is_invariant", [](Machine &m) { return hv_tsc_is_invariant(hv_machine_partition(m.core())); })
+        .def_property_readonly("tsc_is_invariant",
+                               [](Machine &m) { return hv_tsc_is_invariant(hv_machine_partition(m.core())); })
         .def("rdmsr", &Machine::read_msr, "vp"_a, "index"_a)
         .def("wrmsr", &Machine::write_msr, "vp"_a, "index"_a, "value"_a)
         .def(
@@ -425,7 +426,8 @@ template <typename Class> static void add_time(Class &type)
                 return tsc == HV_NANO100_NEVER ? py::object(py::none()) : py::cast(tsc);
             },
             "vp"_a, "timer"_a)
-        .def_property_readonly("reference_time", [](Machine &m) { return hv_reference_time(hv_machine_partition(m.core())); })
+        .def_property_readonly("reference_time",
+                               [](Machine &m) { return hv_reference_time(hv_machine_partition(m.core())); })
         .def(
             "set_run_time",
             [](Machine &m, hv_vp_index vp, uint64_t nano100) {
@@ -513,10 +515,10 @@ template <typename Class> static void add_records(Class &type)
         .def_property_readonly("idles", [](const Machine &m) { return m.records.idles; })
         .def_property_readonly("resets", [](const Machine &m) { return m.records.resets; })
         .def_property_readonly("cpuid_changes", [](const Machine &m) { return m.records.cpuid_changes; })
-        .def("clear_records", [](Machine &m) { 
-                 m.records = Records();
-                 m.child_records = ChildRecords();
-             });
+        .def("clear_records", [](Machine &m) {
+            m.records = Records();
+            m.child_records = ChildRecords();
+        });
 }
 
 template <typename Class> static void add_state(Class &type)
@@ -557,7 +559,8 @@ PYBIND11_MODULE(_core, module)
              "memory"_a = uint64_t(1) << 24, "tsc_frequency"_a = UINT64_C(2560000000),
              "apic_frequency"_a = UINT64_C(1000000000), "privileges"_a = py::none(), "features"_a = py::none(),
              "recommendations"_a = py::none(), "spinlock_retries"_a = py::none(), "gpa_bits"_a = 36,
-             "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false, "processor"_a = py::none());
+             "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false,
+             "processor"_a = py::none());
     add_guest_side(type);
     add_memory(type);
     add_time(type);

@@ -55,19 +55,18 @@ static const Members register_members = {
 #undef HV_REGISTER_ROW
 };
 
-static const Members translation_members = {
-    {"RAM", HV_TRANSLATION_RAM},           {"OVERLAY", HV_TRANSLATION_OVERLAY}, {"APIC", HV_TRANSLATION_APIC},
-    {"UNMAPPED", HV_TRANSLATION_UNMAPPED}, {"DENIED", HV_TRANSLATION_DENIED},   {"FAULT", HV_TRANSLATION_FAULT}};
+static const Members translation_members = {{"RAM", HV_TRANSLATION_RAM},       {"OVERLAY", HV_TRANSLATION_OVERLAY},
+                                            {"APIC", HV_TRANSLATION_APIC},     {"UNMAPPED", HV_TRANSLATION_UNMAPPED},
+                                            {"DENIED", HV_TRANSLATION_DENIED}, {"FAULT", HV_TRANSLATION_FAULT}};
 
-static const Members line_members = {
-    {"INTERRUPT", HV_LINE_INTERRUPT}, {"NMI", HV_LINE_NMI}, {"INIT", HV_LINE_INIT}};
+static const Members line_members = {{"INTERRUPT", HV_LINE_INTERRUPT}, {"NMI", HV_LINE_NMI}, {"INIT", HV_LINE_INIT}};
 
 static const Members progress_members = {
     {"DONE", HV_PROGRESS_DONE}, {"WAIT", HV_PROGRESS_WAIT}, {"FAILED", HV_PROGRESS_FAILED}};
 
-static const Members exit_members = {{"DONE", HV_EXIT_DONE}, {"RETRY", HV_EXIT_RETRY}, {"IDLE", HV_EXIT_IDLE},
-                                     {"UD", HV_EXIT_UD},     {"GP", HV_EXIT_GP},       {"MC", HV_EXIT_MC},
-                                     {"INTERCEPT", HV_EXIT_INTERCEPT}, {"NATIVE", HV_EXIT_NATIVE}};
+static const Members exit_members = {
+    {"DONE", HV_EXIT_DONE}, {"RETRY", HV_EXIT_RETRY}, {"IDLE", HV_EXIT_IDLE},           {"UD", HV_EXIT_UD},
+    {"GP", HV_EXIT_GP},     {"MC", HV_EXIT_MC},       {"INTERCEPT", HV_EXIT_INTERCEPT}, {"NATIVE", HV_EXIT_NATIVE}};
 
 static const Members overlay_members = {{"HYPERCALL", HV_OVERLAY_HYPERCALL},
                                         {"REFERENCE_TSC", HV_OVERLAY_REFERENCE_TSC},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The CPUs of child VPs: each is one of QEMU's, which the thread of an LP executes (lp.c). A VP of the core, deleted and
- * reused or not, has the same CPU for ever.
+ * The CPUs of child VPs: each is one of QEMU's, which the thread of an LP executes (lp.c). A VP of the core, deleted
+ * and reused or not, has the same CPU for ever.
  *
  * The lines of its processor (platform.h) may be raised by any thread without the BQL. They are kept in `lines`, and
  * become QEMU's interrupt requests on the thread that executes the CPU, which alone changes those of such a CPU.
@@ -27,8 +27,8 @@ static void make_cpu(struct mshv_vp *vp)
     Error *err = NULL;
     X86CPU *cpu;
 
-    cpu = x86_hypervisor_new_cpu(X86_HYPERVISOR(s), (int)(s->cpu_count + vp->handle - s->vp_count), s->lps[lp].cpu,
-                                 &err);
+    cpu =
+        x86_hypervisor_new_cpu(X86_HYPERVISOR(s), (int)(s->cpu_count + vp->handle - s->vp_count), s->lps[lp].cpu, &err);
     if (!cpu) {
         error_reportf_err(err, TYPE_MICROSOFT_HYPERVISOR ": no processor for a child partition: ");
         qatomic_store_release(&vp->making, MSHV_CPU_FAILED);
@@ -163,7 +163,7 @@ static void update_request(struct mshv_vp *vp)
     }
 }
 
-void mshv_child_prepare(struct mshv_vp *vp)
+bool mshv_child_prepare(struct mshv_vp *vp)
 {
     unsigned lines = qatomic_read(&vp->lines);
 
@@ -178,6 +178,7 @@ void mshv_child_prepare(struct mshv_vp *vp)
         start(vp);
     }
     update_request(vp);
+    return !vp->waits_for_sipi;
 }
 
 /* Any thread */

@@ -68,7 +68,8 @@ static struct mshv_lp *lp_of(X86Hypervisor *hv, X86CPU *carrier)
     return &s->lps[mshv_vp_of(s, carrier)->handle];
 }
 
-/* The kick that came with an interrupt from a device of the machine has brought the LP here: its root VP is to go first. */
+/* The kick that came with an interrupt from a device of the machine has brought the LP here: its root VP is to go
+ * first. */
 static void look_at_devices(struct mshv_lp *lp)
 {
     CPUState *cs = CPU(lp->cpu);
@@ -86,15 +87,17 @@ static X86CPU *exec_pick(X86Hypervisor *hv, X86CPU *carrier)
     uint64_t slice;
 
     look_at_devices(lp);
-    core = hv_schedule(lp->machine->core, lp->index, &slice);
-    set_slice(lp, slice);
-    if (!core)
-        return NULL;
-    vp = mshv_vp(lp->machine, hv_vp_get_handle(core));
-    vp->yield = false;
-    if (vp->child)
-        mshv_child_prepare(vp);
-    return vp->cpu;
+    for (;;) {
+        core = hv_schedule(lp->machine->core, lp->index, &slice);
+        set_slice(lp, slice);
+        if (!core)
+            return NULL;
+        vp = mshv_vp(lp->machine, hv_vp_get_handle(core));
+        vp->yield = false;
+        if (!vp->child || mshv_child_prepare(vp))
+            return vp->cpu;
+        hv_stopped(core); /* it was scheduled to take an INIT, and waits for SIPI now */
+    }
 }
 
 static void exec_done(X86Hypervisor *hv, X86CPU *carrier, X86CPU *cpu)

@@ -49,7 +49,6 @@ static void trace_hypercall(void *context, hv_vp_handle vp, int row, uint64_t in
     microsoft_hypervisor_qmp_trace(vp, row, input, result);
 }
 
-
 const struct hv_platform_ops mshv_platform_ops = {
     .read_gpa = mshv_read_gpa,
     .write_gpa = mshv_write_gpa,

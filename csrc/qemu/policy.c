@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The operator's policy in Python (qemu_hv/policy): whether a parent may create a partition or a VP, what a new partition
- * is called and may do.
+ * The operator's policy in Python (qemu_hv/policy): whether a parent may create a partition or a VP, what a new
+ * partition is called and may do.
  *
- * Python runs on a thread of its own, which takes neither the BQL nor any lock of the core, so a policy that hangs holds
- * up nobody but the VP that asked: its hypercall is executed again and again until there is an answer or the deadline
- * has passed. The interpreter is loaded when the first question comes. Only functions of Python's stable ABI are used,
- * and they are looked up at run time, so one module fits every Python.
+ * Python runs on a thread of its own, which takes neither the BQL nor any lock of the core, so a policy that hangs
+ * holds up nobody but the VP that asked: its hypercall is executed again and again until there is an answer or the
+ * deadline has passed. The interpreter is loaded when the first question comes. Only functions of Python's stable ABI
+ * are used, and they are looked up at run time, so one module fits every Python.
  */
 #include "module.h"
 
@@ -90,8 +90,10 @@ static bool find_library(char **executable, char **library, Error **errp)
     int status;
 
     if (!g_spawn_sync(NULL, arguments, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, &output, NULL, &status, &gerror)) {
-        error_setg(errp, "'%s' cannot be run (%s); name an interpreter in the environment variable "
-                   INTERPRETER_VARIABLE " or use policy=none", interpreter, gerror->message);
+        error_setg(errp,
+                   "'%s' cannot be run (%s); name an interpreter in the environment variable " INTERPRETER_VARIABLE
+                   " or use policy=none",
+                   interpreter, gerror->message);
         return false;
     }
     lines = g_strsplit(output, "\n", 3);

@@ -550,7 +550,7 @@ static void create_port(uint32_t port_id, HvPortType type, uint8_t sint, bool ha
     bool event = type == QAPI_HV_PORT_TYPE_EVENT;
     struct hv_port_state existing;
     struct hv_port_info info = {
-        .type = event                                ? HV_PORT_TYPE_EVENT
+        .type = event                               ? HV_PORT_TYPE_EVENT
                 : type == QAPI_HV_PORT_TYPE_MONITOR ? HV_PORT_TYPE_MONITOR
                                                     : HV_PORT_TYPE_MESSAGE,
         .sint = sint,
@@ -636,7 +636,8 @@ static void post_message(uint32_t port_id, uint32_t message_type, const uint8_t 
         return;
     }
     if (require_port(hv, port_id, HV_PORT_TYPE_MESSAGE, &port, errp))
-        set_status_error(errp, "post the message", hv_operator_post_message(hv_machine_partition(hv), port_id, message_type, payload, size));
+        set_status_error(errp, "post the message",
+                         hv_operator_post_message(hv_machine_partition(hv), port_id, message_type, payload, size));
 }
 
 static void signal_event(uint32_t port_id, uint16_t flag, Error **errp)

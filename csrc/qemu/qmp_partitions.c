@@ -67,8 +67,8 @@ static HvRegister *describe_register(const struct hv_register_entry *entry)
 
     description->name = g_strdup(entry->name);
     if (entry->size == 16)
-        description->value = g_strdup_printf("%016" PRIx64 "%016" PRIx64, entry->value.reg128.high,
-                                             entry->value.reg128.low);
+        description->value =
+            g_strdup_printf("%016" PRIx64 "%016" PRIx64, entry->value.reg128.high, entry->value.reg128.low);
     else
         description->value = g_strdup_printf("%016" PRIx64, entry->value.reg64);
     return description;

@@ -28,10 +28,11 @@ from . import results
 from .process import Flavours
 from .results import BenchmarkRun
 from .samples import Samples
-from .workloads import INIT, Boot, Guest, Start, Workload, start_rom
+from .workloads import INIT, Boot, Guest, RootGuest, Start, Workload, start_rom
 
-_GROUPS = ("boots", "guest", "start")
+_GROUPS = ("boots", "guest", "root", "start")
 _GUEST_SOURCE = Path(__file__).with_name("guest.c")
+_ROOT_SOURCE = Path(__file__).with_name("root.c")
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ class _Rounds:
 
     boots: int
     guest: int
+    root: int
     start: int
     repeat: int
 
 
-_FULL = _Rounds(boots=24, guest=24, start=36, repeat=9)
-_QUICK = _Rounds(boots=2, guest=3, start=4, repeat=3)
+_FULL = _Rounds(boots=24, guest=24, root=20, start=36, repeat=9)
+_QUICK = _Rounds(boots=2, guest=3, root=2, start=4, repeat=3)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,7 +115,7 @@ def _choose_rounds(args: argparse.Namespace) -> _Rounds:
     chosen = _QUICK if args.quick else _FULL
     if args.rounds is None:
         return chosen
-    return _Rounds(args.rounds, args.rounds, args.rounds, chosen.repeat)
+    return _Rounds(args.rounds, args.rounds, args.rounds, args.rounds, chosen.repeat)
 
 
 def _kernel(args: argparse.Namespace) -> tuple[Path, str]:
@@ -132,6 +134,10 @@ def _plan(
     if "guest" in groups:
         plan.append((Guest(build_image(_GUEST_SOURCE, 64).path, rounds.repeat), rounds.guest))
         settings["repetitions in the guest"] = str(rounds.repeat)
+    if "root" in groups:
+        image = build_image(_ROOT_SOURCE, 64, root=True).path
+        plan.append((RootGuest(image, rounds.repeat), rounds.root))
+        settings["repetitions in the guest"] = str(rounds.repeat)
     if "start" in groups:
         rom = folder / "start.rom"
         rom.write_bytes(start_rom())
@@ -148,7 +154,7 @@ def _measure(flavours: Flavours, workload: Workload, rounds: int, samples: Sampl
     unused = Samples()
     with track(f"measuring {workload.title}") as progress:
         for number in range(-1, rounds):
-            for flavour in flavours.order(number):
+            for flavour in flavours.order(number, workload.flavours):
                 workload.measure(flavours, flavour, unused if number < 0 else samples)
             progress.update(number + 1, rounds)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .samples import OBJECT, PATCHED, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
+from .samples import OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
 
 __all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
 
@@ -15,21 +15,21 @@ _MINIMUM_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Figure:
-    """A ratio of two measurements.
+    """A ratio of two measurements, or a time of its own.
 
     Attributes:
         key: its name in JSON.
         title: what it is; below a slash, or without one, it is the same in stock QEMU.
         ours: flavour and name of the measurement above the line.
-        theirs: and below it.
-        must: the ratio it has to reach; None for a figure that is only told.
-        aim: the ratio that is wanted.
+        theirs: and below it; None for a time of its own, which then has a limit in seconds.
+        must: the ratio (or time) it has to reach; None for a figure that is only told.
+        aim: the one that is wanted.
     """
 
     key: str
     title: str
     ours: tuple[str, str]
-    theirs: tuple[str, str]
+    theirs: Optional[tuple[str, str]]
     must: Optional[float] = None
     aim: Optional[float] = None
 
@@ -99,6 +99,76 @@ FIGURES = (
         1.05,
         1.00,
     ),
+    Figure("child-cpu", "CPU-bound loop, child / root", (ROOT, "cpu-child"), (ROOT, "cpu-root"), 1.03, 1.00),
+    Figure(
+        "child-memory", "memory-bound loop, child / root", (ROOT, "memory-child"), (ROOT, "memory-root"), 1.03, 1.00
+    ),
+    Figure(
+        "child-walk",
+        "random walk over 256 MiB, child / root",
+        (ROOT, "walk-child"),
+        (ROOT, "walk-root"),
+        1.25,
+        1.05,
+    ),
+    Figure("child-boot", "kernel boot in a child / as plain guest", (ROOT, "boot"), (OBJECT, "boot"), 1.25, 1.05),
+    Figure(
+        "intercept-idle",
+        "CPUID intercept, root on the same LP in guest idle, interrupts off / nested SVM round trip",
+        (ROOT, "intercept-idle"),
+        (STOCK, "svm"),
+        0.08,
+        0.04,
+    ),
+    Figure(
+        "intercept-interrupt",
+        "CPUID intercept, root on the same LP takes the interrupt / nested SVM round trip",
+        (ROOT, "intercept-interrupt"),
+        (STOCK, "svm"),
+        0.15,
+        0.10,
+    ),
+    Figure(
+        "intercept-other-lp",
+        "CPUID intercept, halted root on another LP / IPI to a halted CPU and back to a halted one",
+        (ROOT, "intercept-other-lp"),
+        (STOCK, "ipi-halted"),
+        1.2,
+        0.8,
+    ),
+    Figure(
+        "two-children",
+        "slowdown by a second one on another LP, children / root VPs",
+        (ROOT, "two-children"),
+        (ROOT, "two-roots"),
+        round(1 / 0.95, 3),
+        1.00,
+    ),
+    Figure("map", "HvMapGpaPages, one page of a full call", (ROOT, "map-page"), None, 50e-9, 10e-9),
+    Figure(
+        "partition-life",
+        "a partition with one VP: create, initialize, delete",
+        (ROOT, "partition-life"),
+        None,
+        2e-3,
+        0.3e-3,
+    ),
+    Figure(
+        "message",
+        "HvPostMessage child to root and back, different LPs / hypercall IPI there and back",
+        (ROOT, "message"),
+        (ROOT, "ipi-hypercall"),
+        1.5,
+        1.0,
+    ),
+    Figure(
+        "event",
+        "HvSignalEvent child to root and back, different LPs / hypercall IPI there and back",
+        (ROOT, "event"),
+        (ROOT, "ipi-hypercall"),
+        1.5,
+        1.0,
+    ),
 )
 """The figures with limits, in the table's order."""
 
@@ -141,9 +211,7 @@ ALSO = (
         (OBJECT, "rdmsr-apic-base"),
         (STOCK, "rdmsr-apic-base"),
     ),
-    Figure(
-        "ipi-icr", "IPI there and back by xAPIC ICR, with the object", (OBJECT, "ipi-icr"), (STOCK, "ipi-icr")
-    ),
+    Figure("ipi-icr", "IPI there and back by xAPIC ICR, with the object", (OBJECT, "ipi-icr"), (STOCK, "ipi-icr")),
     Figure(
         "timer-apic",
         "timer lateness, halted VP, local APIC, with the object",
@@ -170,17 +238,35 @@ ALSO = (
         (PATCHED, "start"),
         (STOCK, "start"),
     ),
+    Figure(
+        "boot-cpu-child",
+        "processor time of the boot in a child / as plain guest",
+        (ROOT, "boot-cpu"),
+        (OBJECT, "boot-cpu"),
+    ),
+    Figure(
+        "intercept-other-lp-spinning",
+        "CPUID intercept, halted root on another LP / IPI to a halted CPU and back to a spinning one",
+        (ROOT, "intercept-other-lp"),
+        (STOCK, "ipi-halted-spinning"),
+    ),
+    Figure(
+        "ipi-halted",
+        "IPI to a halted CPU and back to a halted one, role=root",
+        (ROOT, "ipi-halted"),
+        (STOCK, "ipi-halted"),
+    ),
 )
 """Figures without limits, which help to understand the others."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A figure and what was measured of it."""
+    """A figure and what was measured of it; `ratio` is in seconds when there is nothing to compare with."""
 
     figure: Figure
     ours: Spread
-    theirs: Spread
+    theirs: Optional[Spread]
     ratio: Ratio
 
     @property
@@ -205,7 +291,12 @@ def evaluate(figures: tuple[Figure, ...], samples: Samples) -> list[Result]:
     """Return the results of the figures that were measured."""
     results = []
     for figure in figures:
-        ours, theirs = samples.get(*figure.ours), samples.get(*figure.theirs)
+        ours = samples.get(*figure.ours)
+        if figure.theirs is None:
+            if ours:
+                results.append(Result(figure, spread_of(ours), None, ratio_of(ours, [1.0] * len(ours))))
+            continue
+        theirs = samples.get(*figure.theirs)
         if ours and theirs:
             results.append(Result(figure, spread_of(ours), spread_of(theirs), ratio_of(ours, theirs)))
     return results

@@ -10,17 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import permutations
 from typing import IO, cast
 
 from qemu_hv.errors import UserError
 from qemu_hv.qemu_binary import QemuBinary
 
-from .samples import OBJECT, PATCHED, STOCK
+from .samples import OBJECT, ROOT, STOCK
 
 __all__ = ["Flavours", "Run", "first_output", "run"]
 
-_ORDERS = tuple(permutations((STOCK, PATCHED, OBJECT)))
+_OBJECTS = {OBJECT: "microsoft-hypervisor,id=hv0", ROOT: "microsoft-hypervisor,id=hv0,role=root"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Flavours:
         words = [str(qemu.path), "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]
         for folder in qemu.firmware_dirs:
             words += ["-L", str(folder)]
-        if flavour == OBJECT:
-            words += ["-object", "microsoft-hypervisor,id=hv0"]
+        if flavour in _OBJECTS:
+            words += ["-object", _OBJECTS[flavour]]
         return [*words, *arguments]
 
     def binary(self, flavour: str) -> QemuBinary:
@@ -45,9 +44,11 @@ class Flavours:
         return self.stock if flavour == STOCK else self.patched
 
     @staticmethod
-    def order(number: int) -> tuple[str, ...]:
-        """Return the order of the flavours in a round: in turn all there are, so that no flavour has a place."""
-        return _ORDERS[number % len(_ORDERS)]
+    def order(number: int, flavours: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the order of the flavours in a round: in turn each is first, forwards and then backwards."""
+        first = number % len(flavours)
+        turned = flavours[first:] + flavours[:first]
+        return turned if number // len(flavours) % 2 == 0 else (turned[0], *turned[:0:-1])
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Run:
 
 
 @contextmanager
-def _started(flavours: Flavours, flavour: str, arguments: Sequence[str], timeout: float) -> Iterator[
-    subprocess.Popen[bytes]
-]:
+def _started(
+    flavours: Flavours, flavour: str, arguments: Sequence[str], timeout: float
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start QEMU and reap it, killing it when it takes longer than the time."""
     with subprocess.Popen(
         flavours.command(flavour, arguments),
@@ -109,9 +110,7 @@ def run(flavours: Flavours, flavour: str, arguments: Sequence[str], timeout: flo
     return Run(wall, usage.ru_utime + usage.ru_stime, text, process.returncode)
 
 
-def first_output(
-    flavours: Flavours, flavour: str, arguments: Sequence[str], expected: bytes, timeout: float
-) -> float:
+def first_output(flavours: Flavours, flavour: str, arguments: Sequence[str], expected: bytes, timeout: float) -> float:
     """Return the seconds from just before QEMU's start to the first byte that the guest writes.
 
     Raises:

@@ -12,7 +12,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from rich.console import Console
 from rich.table import Table
@@ -89,7 +89,7 @@ def _result_to_json(result: Result) -> dict[str, Any]:
         "must": result.figure.must,
         "aim": result.figure.aim,
         "ours": asdict(result.ours),
-        "theirs": asdict(result.theirs),
+        "theirs": None if result.theirs is None else asdict(result.theirs),
         "ratio": asdict(result.ratio),
         "missed": result.missed,
     }
@@ -101,28 +101,46 @@ def _result_to_json(result: Result) -> dict[str, Any]:
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("\N{MICRO SIGN}s", 1e-6), ("ns", 1e-9))
 
 
+def _scaled(value: float) -> tuple[str, float]:
+    return next((item for item in _UNITS if abs(value) >= item[1]), _UNITS[-1])
+
+
+def _digits(value: float) -> int:
+    return max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+
+
 def _spread(spread: Spread) -> str:
     """Return the median and half the distance of the quartiles, with three significant digits of the median."""
-    unit, scale = next((item for item in _UNITS if abs(spread.median) >= item[1]), _UNITS[-1])
+    unit, scale = _scaled(spread.median)
     median, half = spread.median / scale, (spread.upper - spread.lower) / 2 / scale
-    digits = max(0, 2 - math.floor(math.log10(abs(median)))) if median else 0
+    digits = _digits(median)
     return f"{median:.{digits}f} \N{PLUS-MINUS SIGN}{half:.{digits}f} {unit}"
 
 
 def _ratio(result: Result) -> str:
     ratio = result.ratio
-    return f"{ratio.median:.3f} ({ratio.low:.3f}..{ratio.high:.3f})"
+    if result.theirs is not None:
+        return f"{ratio.median:.3f} ({ratio.low:.3f}..{ratio.high:.3f})"
+    unit, scale = _scaled(ratio.median)
+    digits = _digits(ratio.median / scale)
+    low, high = ratio.low / scale, ratio.high / scale
+    return f"{ratio.median / scale:.{digits}f} ({low:.{digits}f}..{high:.{digits}f}) {unit}"
 
 
-def _limit(value: Any) -> str:
-    return "" if value is None else f"{value:g}"
+def _limit(result: Result, value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    if result.theirs is not None:
+        return f"{value:g}"
+    unit, scale = _scaled(value)
+    return f"{value / scale:g} {unit}"
 
 
 def _cells(result: Result) -> list[str]:
     return [
         result.figure.title,
         _spread(result.ours),
-        _spread(result.theirs),
+        "" if result.theirs is None else _spread(result.theirs),
         str(result.ours.rounds),
         _ratio(result),
     ]
@@ -148,7 +166,7 @@ def print_tables(run: BenchmarkRun, console: Console) -> None:
     for result in run.results():
         verdict = result.verdict
         style = _VERDICT_STYLES.get(verdict, "none")
-        cells = [*_cells(result), _limit(result.figure.must), _limit(result.figure.aim)]
+        cells = [*_cells(result), _limit(result, result.figure.must), _limit(result, result.figure.aim)]
         table.add_row(*cells, Text(verdict, style=style))
     console.print(table)
     other = _table("Also measured")
@@ -167,7 +185,7 @@ def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def _made_part(run: BenchmarkRun) -> list[str]:
     rows = [
-        [*_cells(result), f"<= {_limit(result.figure.must)}", _limit(result.figure.aim), result.verdict]
+        [*_cells(result), f"<= {_limit(result, result.figure.must)}", _limit(result, result.figure.aim), result.verdict]
         for result in run.results()
     ]
     facts = {"date": run.date, "QEMU": run.qemu, **run.machine, **run.settings}

@@ -4,7 +4,8 @@
  * two; under stock QEMU, without a hypervisor, what the figures are compared with: nested SVM, and IPIs to halted CPUs.
  *
  * A child sees the runtime's memory where the root does, and runs functions of this file: the same code on the same
- * pages. It measures by its own TSC, the root by the HPET. The lines it prints and the options are those of guest.c.
+ * pages. Time is the TSC's, as measured by the HPET at the start. The lines it prints and the options are those of
+ * guest.c.
  */
 #include "root.h"
 
@@ -238,6 +239,35 @@ static void measure_loops(void)
 #define INTERCEPTED_LEAF 1u
 #define INTERCEPT_TURNS 500u
 
+/*
+ * The root halts while the child still computes, so that the child stays on the LP which took it up while the root ran;
+ * then the root's LP has nothing to run, and neither has the child's while the root answers.
+ */
+#define ROOT_HALTS_AFTER_US 50u
+#define CHILD_COMPUTES_US 150u
+#define OTHER_LP_TURNS 20u /* a repetition */
+
+static volatile uint64_t cpuid_ticks;
+
+static void delay(unsigned microseconds)
+{
+    uint64_t end = rdtsc() + tsc_frequency / 1000000 * microseconds;
+    while (rdtsc() < end) {
+        cpu_pause();
+    }
+}
+
+static void compute_and_use_cpuid(struct worker *worker)
+{
+    (void)worker;
+    for (;;) {
+        delay(CHILD_COMPUTES_US);
+        uint64_t begin = rdtsc();
+        cpuid(INTERCEPTED_LEAF, 0);
+        cpuid_ticks = rdtsc() - begin;
+    }
+}
+
 static void use_cpuid(struct worker *worker)
 {
     (void)worker;
@@ -322,14 +352,11 @@ static void turn_by_interrupt(void)
     }
 }
 
-static void measure_intercept(const char *name, void (*turn)(void))
+static void begin_intercepts(void (*function)(struct worker *worker))
 {
-    if (!wanted(name)) {
-        return;
-    }
     struct worker *worker = &workers[0];
     make_child(worker);
-    child_begins_at(worker, use_cpuid);
+    child_begins_at(worker, function);
     child_intercept_cpuid(&worker->child, INTERCEPTED_LEAF);
     prepare_exchange(worker->child.id);
     interrupt_taken = false;
@@ -338,6 +365,23 @@ static void measure_intercept(const char *name, void (*turn)(void))
     wrmsr(HV_MSR_SINT0, VECTOR_MESSAGE | HV_SINT_AUTO_EOI);
     wrmsr(HV_MSR_SCONTROL, 1);
     child_resume(&worker->child, 0);
+}
+
+static void end_intercepts(void)
+{
+    child_delete(&workers[0].child);
+    wrmsr(HV_MSR_SINT0, HV_SINT_MASKED);
+    message_page[0].type = 0;
+    interrupts_on(); /* what the child asked for last */
+    interrupts_off();
+}
+
+static void measure_intercept(const char *name, void (*turn)(void))
+{
+    if (!wanted(name)) {
+        return;
+    }
+    begin_intercepts(use_cpuid);
     for (unsigned repetition = 0; repetition <= repeat; repetition++) {
         uint64_t begin = rdtsc();
         for (unsigned i = 0; i < INTERCEPT_TURNS; i++) {
@@ -347,11 +391,23 @@ static void measure_intercept(const char *name, void (*turn)(void))
             report(name, "ps", picoseconds(rdtsc() - begin) / INTERCEPT_TURNS);
         }
     }
-    child_delete(&worker->child);
-    wrmsr(HV_MSR_SINT0, HV_SINT_MASKED);
-    message_page[0].type = 0;
-    interrupts_on(); /* what the child asked for last */
-    interrupts_off();
+    end_intercepts();
+}
+
+static void measure_intercept_on_other_lp(const char *name)
+{
+    if (!wanted(name)) {
+        return;
+    }
+    begin_intercepts(compute_and_use_cpuid);
+    for (unsigned i = 0; i < (repeat + 1) * OTHER_LP_TURNS; i++) {
+        delay(ROOT_HALTS_AFTER_US);
+        turn_by_interrupt();
+        if (i > OTHER_LP_TURNS) {
+            report(name, "ns", picoseconds(cpuid_ticks) / 1000); /* the turn before */
+        }
+    }
+    end_intercepts();
 }
 
 /* -- TCG's own nested SVM (one CPU, without a hypervisor) -- */
@@ -596,6 +652,28 @@ static void round_trip(void)
     interrupts_off();
 }
 
+static void time_round_trips(void)
+{
+    for (unsigned repetition = 0; repetition < repeat * IPI_REPETITIONS; repetition++) {
+        uint64_t begin = rdtsc();
+        for (unsigned i = 0; i < IPI_TURNS; i++) {
+            round_trip();
+        }
+        report(ipi_way->name, "ps", picoseconds(rdtsc() - begin) / IPI_TURNS);
+    }
+}
+
+/* In the rhythm of measure_intercept_on_other_lp(): how long a host processor sleeps says how long it takes to wake. */
+static void time_single_round_trips(void)
+{
+    for (unsigned i = 0; i < repeat * OTHER_LP_TURNS; i++) {
+        delay(CHILD_COMPUTES_US);
+        uint64_t begin = rdtsc();
+        round_trip();
+        report(ipi_way->name, "ns", picoseconds(rdtsc() - begin) / 1000);
+    }
+}
+
 static void measure_ipis(const struct ipi_way *way)
 {
     if (!wanted(way->name)) {
@@ -609,14 +687,11 @@ static void measure_ipis(const struct ipi_way *way)
     while (!other_ready) {
         cpu_pause();
     }
-    for (unsigned repetition = 0; repetition <= repeat * IPI_REPETITIONS; repetition++) {
-        uint64_t begin = rdtsc();
-        for (unsigned i = 0; i < IPI_TURNS; i++) {
-            round_trip();
-        }
-        if (repetition > 0) {
-            report(way->name, "ps", picoseconds(rdtsc() - begin) / IPI_TURNS);
-        }
+    round_trip();
+    if (way->receiver_halts) {
+        time_single_round_trips();
+    } else {
+        time_round_trips();
     }
     other_done = true;
     round_trip();
@@ -693,6 +768,7 @@ static void measure_two(void)
 /* -- Messages and events from a child to the root and back (two LPs) -- */
 
 #define CHANNEL_TURNS 500u
+#define APIC_SVR_ENABLE 0x100u
 
 struct side {
     uintptr_t hypercall_page;
@@ -783,6 +859,7 @@ static void use_channel(struct worker *worker)
 {
     (void)worker;
     child_loads_gate();
+    *(volatile uint32_t *)(uintptr_t)(APIC_BASE + APIC_SVR) = APIC_SVR_ENABLE | VECTOR_SPURIOUS;
     wrmsr(HV_MSR_GUEST_OS_ID, UINT64_C(1) << 48);
     wrmsr(HV_MSR_HYPERCALL, child_side.hypercall_page | HV_MSR_ENABLE);
     enable_side(&child_side);
@@ -831,10 +908,6 @@ static void wait_for_channel(struct intercept *intercept)
     bool reached = WAIT_UNTIL(channel_turns == CHANNEL_TURNS || channel_failure, PATIENCE_US);
     interrupts_off();
     if (!reached || channel_failure) {
-        child_suspend(&workers[0].child, 0);
-        intercept->partition = workers[0].child.id; intercept->vp = 0; intercept->message.payload_size = 0;
-        intercept_describe(intercept);
-        print("root slot %x child slot %x count %u\n", root_side.messages[CHANNEL_SINT].type, child_side.messages[CHANNEL_SINT].type, interrupt_count(0, VECTOR_CHANNEL));
         guest_panic("a channel stopped after %u turns: %s", channel_turns, hv_status_name(channel_failure));
     }
     if (!intercept_receive(intercept, PATIENCE_US)) {
@@ -894,7 +967,7 @@ static void measure_one_lp(void)
 
 static void measure_two_lps(void)
 {
-    measure_intercept("intercept-other-lp", turn_by_interrupt);
+    measure_intercept_on_other_lp("intercept-other-lp");
     measure_halted_ipis();
     measure_hypercall_ipis();
     measure_two();

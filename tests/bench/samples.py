@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["OBJECT", "PATCHED", "STOCK", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
+__all__ = ["OBJECT", "PATCHED", "ROOT", "STOCK", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
 
 STOCK = "stock"
 """Stock QEMU."""
@@ -20,6 +20,8 @@ PATCHED = "patched"
 """The patched QEMU, without the object."""
 OBJECT = "object"
 """The patched QEMU with the microsoft-hypervisor object."""
+ROOT = "root"
+"""The same with role=root: what runs first is the root partition."""
 
 _RESAMPLES = 4000
 _CONFIDENCE = 0.95
@@ -79,8 +81,6 @@ def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     if not ratios or len(ours) != len(theirs):
         raise ValueError("a ratio needs pairs of measurements")
     generator = random.Random(len(ratios))
-    medians = sorted(
-        statistics.median(generator.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES)
-    )
+    medians = sorted(statistics.median(generator.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
     tail = int(_RESAMPLES * (1 - _CONFIDENCE) / 2)
     return Ratio(statistics.median(ratios), medians[tail], medians[-1 - tail])

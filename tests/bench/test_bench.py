@@ -12,7 +12,7 @@ from . import results, workloads
 from .figures import ALSO, FIGURES, Figure, evaluate
 from .process import Flavours
 from .results import BenchmarkRun
-from .samples import OBJECT, PATCHED, STOCK, Samples, ratio_of, spread_of
+from .samples import OBJECT, PATCHED, ROOT, STOCK, Samples, ratio_of, spread_of
 
 A_FIGURE = Figure("key", "title", (OBJECT, "x"), (STOCK, "x"), must=1.0, aim=0.9)
 
@@ -78,8 +78,21 @@ def test_reset_vector() -> None:
 
 
 def test_every_flavour_is_as_often_first() -> None:
-    first = [Flavours.order(number)[0] for number in range(6)]
-    assert sorted(first) == sorted([STOCK, PATCHED, OBJECT] * 2)
+    flavours = (STOCK, PATCHED, OBJECT)
+    orders = [Flavours.order(number, flavours) for number in range(6)]
+    assert sorted(order[0] for order in orders) == sorted(flavours * 2)
+    assert len(set(orders)) == 6
+
+
+def test_time_without_comparison() -> None:
+    figure = Figure("key", "title", (ROOT, "x"), None, must=2e-3, aim=1e-3)
+    samples = Samples({ROOT: {"x": [1.4e-3, 1.5e-3, 1.6e-3] * 4}})
+    (result,) = evaluate((figure,), samples)
+    assert result.theirs is None
+    assert result.ratio.median == pytest.approx(1.5e-3)
+    assert result.verdict == "reached"
+    (result,) = evaluate((figure,), Samples({ROOT: {"x": [3e-3] * 12}}))
+    assert result.verdict == "missed"
 
 
 def test_json_round_trip() -> None:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Protocol
 
+from qemu_hv.child_boot import in_child
 from qemu_hv.errors import UserError
+from qemu_hv.machine import MachineOptions
 
 from .process import Flavours, Run, first_output, run
-from .samples import OBJECT, Samples
+from .samples import OBJECT, PATCHED, ROOT, STOCK, Samples
 
-__all__ = ["BOOT_MARKER", "INIT", "Boot", "Guest", "Start", "Workload", "parse_guest", "start_rom"]
+__all__ = ["BOOT_MARKER", "INIT", "Boot", "Guest", "RootGuest", "Start", "Workload", "parse_guest", "start_rom"]
 
 BOOT_MARKER = "qemu-hv-bench: init"
 INIT = f"""\
@@ -24,6 +26,7 @@ echo "{BOOT_MARKER}"
 poweroff -f
 """
 
+_THREE = (STOCK, PATCHED, OBJECT)
 _DETECTED = "Hypervisor detected: Microsoft Hyper-V"
 _BOOT_TIMEOUT = 120.0
 _GUEST_TIMEOUT = 60.0
@@ -45,6 +48,10 @@ class Workload(Protocol):
     def title(self) -> str:
         """What it is, for the progress display."""
 
+    @property
+    def flavours(self) -> tuple[str, ...]:
+        """What it can be measured with."""
+
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """Run once with a flavour of QEMU and add what it gave.
 
@@ -63,6 +70,8 @@ def _failure(what: str, flavour: str, outcome: Run) -> UserError:
 class Boot:
     """A Linux kernel, from QEMU's start until it has powered off: measurements "boot" and "boot-cpu".
 
+    With ROOT it boots in a child partition.
+
     Attributes:
         kernel, initrd: files; the initrd's /init is INIT.
         append: the kernel's command line; its console must be the first serial port.
@@ -74,16 +83,24 @@ class Boot:
     append: str
     smp: int
     title: str = "kernel boots"
+    flavours: tuple[str, ...] = (*_THREE, ROOT)
+
+    def _arguments(self, flavour: str) -> list[str]:
+        options = MachineOptions(kernel=self.kernel, initrd=self.initrd, append=self.append, smp=self.smp)
+        if flavour == ROOT:
+            options = in_child(options)
+        arguments = ["-m", options.memory, "-smp", str(self.smp), "-chardev", "stdio,id=console,signal=off"]
+        arguments += ["-serial", "chardev:console", "-kernel", str(options.kernel), "-initrd", str(options.initrd)]
+        return arguments if options.append is None else [*arguments, "-append", options.append]
 
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """See Workload."""
-        arguments = ["-m", "512M", "-smp", str(self.smp), "-chardev", "stdio,id=console,signal=off"]
-        arguments += ["-serial", "chardev:console", "-kernel", str(self.kernel), "-initrd", str(self.initrd)]
-        outcome = run(flavours, flavour, [*arguments, "-append", self.append], _BOOT_TIMEOUT)
+        outcome = run(flavours, flavour, self._arguments(flavour), _BOOT_TIMEOUT)
         if outcome.status != 0 or BOOT_MARKER not in outcome.output:
             raise _failure("the boot", flavour, outcome)
-        if (_DETECTED in outcome.output) != (flavour == OBJECT):
-            seen = "no hypervisor" if flavour == OBJECT else "a Microsoft hypervisor"
+        enlightened = flavour in (OBJECT, ROOT)
+        if (_DETECTED in outcome.output) != enlightened:
+            seen = "no hypervisor" if enlightened else "a Microsoft hypervisor"
             raise UserError(f"the kernel saw {seen} under QEMU ({flavour}); do not give it loglevel or quiet")
         samples.add(flavour, "boot", outcome.wall)
         samples.add(flavour, "boot-cpu", outcome.cpu)
@@ -122,18 +139,45 @@ class Guest:
     image: Path
     repeat: int
     title: str = "instructions, IPIs and timers"
+    flavours: tuple[str, ...] = _THREE
 
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """See Workload."""
-        arguments = ["-cpu", "max", "-smp", "2", "-m", "128M", *_DEBUG_PORT, *_DEBUG_EXIT]
-        arguments += ["-kernel", str(self.image), "-append", f"repeat={self.repeat}"]
-        outcome = run(flavours, flavour, arguments, _GUEST_TIMEOUT)
-        try:
-            found = parse_guest(outcome.output)
-        except ValueError as error:
-            raise _failure("the benchmark's guest", flavour, outcome) from error
-        for name, value in found.items():
-            samples.add(flavour, name, value)
+        _measure_image(flavours, flavour, samples, self.image, self.repeat, smp=2, memory="128M")
+
+
+@dataclass(frozen=True)
+class RootGuest:
+    """The benchmark's program for the root partition, with one VP and with two: all measurements that it has.
+
+    Attributes:
+        image: root.c, built.
+        repeat: repetitions of each measurement in the guest.
+    """
+
+    image: Path
+    repeat: int
+    title: str = "root and children"
+    flavours: tuple[str, ...] = (STOCK, ROOT)
+
+    def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
+        """See Workload."""
+        for smp in (1, 2):
+            _measure_image(flavours, flavour, samples, self.image, self.repeat, smp, memory="512M")
+
+
+def _measure_image(
+    flavours: Flavours, flavour: str, samples: Samples, image: Path, repeat: int, smp: int, memory: str
+) -> None:
+    arguments = ["-cpu", "max", "-smp", str(smp), "-m", memory, *_DEBUG_PORT, *_DEBUG_EXIT]
+    arguments += ["-kernel", str(image), "-append", f"repeat={repeat}"]
+    outcome = run(flavours, flavour, arguments, _GUEST_TIMEOUT)
+    try:
+        found = parse_guest(outcome.output)
+    except ValueError as error:
+        raise _failure(f"the benchmark's {image.stem}", flavour, outcome) from error
+    for name, value in found.items():
+        samples.add(flavour, name, value)
 
 
 def _at_reset_vector(code: Sequence[int]) -> bytes:
@@ -162,6 +206,7 @@ class Start:
 
     rom: Path
     title: str = "starts"
+    flavours: tuple[str, ...] = _THREE
 
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """See Workload."""

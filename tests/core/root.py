@@ -217,6 +217,19 @@ class Root(Guest):
         data = struct.pack(f"<QQII{len(pages)}Q", partition, gpa_page, rights, 0xDEAD if self.current else 0, *pages)
         return self.call(MAP_GPA_PAGES | reps(len(pages)), data, vp=vp)
 
+    def try_unmap(
+        self, partition: int, gpa_page: int, count: int = 1, flags: int = 0, *, vp: int = 0
+    ) -> HypercallResult:
+        """HvUnmapGpaPages in the generation's layout."""
+        data = struct.pack("<QQ", partition, gpa_page)
+        if self.current:
+            data += struct.pack("<II", flags, 0xDEAD)
+        return self.call(UNMAP_GPA_PAGES | reps(count), data, vp=vp)
+
+    def unmap(self, partition: int, gpa_page: int, count: int = 1) -> None:
+        """The same, which must succeed."""
+        assert self.try_unmap(partition, gpa_page, count).status == Status.SUCCESS
+
     def map_memory(self, partition: int, gpa_page: int, count: int, rights: int = ALL_RIGHTS, *, vp: int = 0) -> int:
         """Map so many fresh pages of the root from a child's page number on; the number of the first."""
         pages = self.pages(count)

@@ -105,14 +105,25 @@ _PLANS = {
     "runtime": _runtime,
     "vmmu": _with_32_bit,
 }
-# Programs in root/ that need other modes than _root() gives.
-_ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {}
 
 
 def _root() -> list[tuple[int, Mode]]:
     """Return the modes of a program for the root partition: every way TCG runs VPs, and the older interface once."""
     modes = make_modes(ALL_WAYS, role="root")
     return _runs(64, modes + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
+
+
+def _root_small() -> list[tuple[int, Mode]]:
+    """Return the modes of a program in which a child has work for one processor, and the root for another."""
+    modes = make_modes({"mttcg": (1, 2), "single": (2,), "icount": (1, 2)}, role="root")
+    return _runs(64, modes + make_modes({"mttcg": (2,)}, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
+
+
+# Programs in root/ that need other modes than _root() gives.
+_ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
+    "interrupts": _root_small,
+    "time": _root_small,
+}
 
 
 # Guests whose machines are made in ways that a child partition cannot be: with an operator's ports, without a

@@ -15,11 +15,7 @@ from qemu_hv.qemu_binary import find_qemu
 
 TABLES = Path(__file__).resolve().parents[2] / "csrc" / "hv" / "tlfs"
 OBJECT = "microsoft-hypervisor,id=hv0"
-SWITCHES = [
-    bit
-    for table in ("privileges", "features", "recommendations")
-    for bit in tables.bits(TABLES, table)
-]
+SWITCHES = [bit for table in ("privileges", "features", "recommendations") for bit in tables.bits(TABLES, table)]
 OTHERS = {
     "role",
     "interface",
@@ -66,9 +62,7 @@ def test_help_lists_every_property_and_no_other(help_lines: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("bit", SWITCHES, ids=lambda bit: bit.property)
-def test_help_tells_name_and_default_of_a_switch(
-    help_lines: dict[str, str], bit: tables.Bit
-) -> None:
+def test_help_tells_name_and_default_of_a_switch(help_lines: dict[str, str], bit: tables.Bit) -> None:
     """A switch's description names the bit of the specification and says what holds without it."""
     line = help_lines[bit.property]
     assert bit.name in line
@@ -167,6 +161,4 @@ def test_properties_can_be_read_back(hv_machine: HvMachineFactory) -> None:
     assert get("access-reset-msr") is False
     assert get("access-synic-msrs") is True
     with pytest.raises(Exception, match="only be set when the object is created"):
-        machine.execute(
-            "qom-set", {"path": "/objects/hv0", "property": "access-reset-msr", "value": True}
-        )
+        machine.execute("qom-set", {"path": "/objects/hv0", "property": "access-reset-msr", "value": True})

@@ -62,7 +62,5 @@ def test_info_with_an_empty_cache(
 
 
 def test_it_is_a_module_too() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "qemu_hv", "--version"], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-m", "qemu_hv", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == f"qemu-hv {__version__}"

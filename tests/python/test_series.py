@@ -32,9 +32,7 @@ def pristine(tmp_path: Path) -> Path:
 
 
 def hunk(line: int, before: str, after: str) -> str:
-    return (
-        f"@@ -{line - 1},3 +{line - 1},3 @@\n line {line - 1}\n-{before}\n+{after}\n line {line + 1}\n"
-    )
+    return f"@@ -{line - 1},3 +{line - 1},3 @@\n line {line - 1}\n-{before}\n+{after}\n line {line + 1}\n"
 
 
 def edit(path: str, *hunks: str) -> str:
@@ -199,9 +197,7 @@ def test_work_tree_keeps_modes(tmp_path: Path, pristine: Path) -> None:
     assert os.access(tree.source / "configure", os.X_OK)
 
 
-def test_an_interrupted_overlay_is_made_good(
-    tmp_path: Path, pristine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_overlay_is_made_good(tmp_path: Path, pristine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = WorkTree(tmp_path / "work", pristine)
     tree.create()
     cpu, new = PurePosixPath("target/i386/cpu.c"), PurePosixPath("new.c")

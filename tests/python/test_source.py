@@ -110,9 +110,7 @@ def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[FakeSuite]:
     return FakeSuite
 
 
-def test_debian_stays_until_a_newer_one_is_asked_for(
-    debian: type[FakeSuite], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_debian_stays_until_a_newer_one_is_asked_for(debian: type[FakeSuite], monkeypatch: pytest.MonkeyPatch) -> None:
     first = source.obtain()
     assert (first.version, first.identity) == ("10.0.13", "debian-10.0.13+ds-0+deb13u1")
     monkeypatch.setattr(FakeSuite, "version", "1:10.0.14+ds-0+deb13u1")

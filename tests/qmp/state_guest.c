@@ -3,7 +3,7 @@
  * A root with one child of two VPs, for saving and restoring: all of them go on for ever, and the root tells on its
  * console how far they are.
  *
- * The child's VP 0 sleeps and wakes by a synthetic timer, and posts a message for each wake-up by an intercept (OUT);
+ * The child's VP 0 sleeps and wakes by the timer of its local APIC, and tells of each wake-up by an intercept (OUT);
  * VP 1 counts in memory. The root answers the intercepts and checks that none is lost or comes twice.
  */
 #include "root.h"
@@ -16,10 +16,7 @@
 #define PORT 0x1234
 #define LINE_EVERY 25 /* wake-ups */
 
-/*
- * A periodic timer of 2 ms in direct mode would need a later generation, so it is the local APIC's: one-shot, armed for
- * each wake-up, at vector 0x40; the handler counts in EBX.
- */
+/* The timer is one-shot, at vector 0x40, and armed for each wake-up; the handler counts in EBX. */
 CHILD_PROGRAM(waking, 64,
               "mov $0x60000, %rsp\n"
               "mov $0x50000, %rdi\n" /* an IDT with the one gate */
@@ -39,6 +36,8 @@ CHILD_PROGRAM(waking, 64,
               "movl $0x1FF, 0xF0(%rsi)\n"
               "movl $0x40, 0x320(%rsi)\n"
               "movl $0xB, 0x3E0(%rsi)\n"
+              "movl $0x1000000, 0x310(%rsi)\n" /* SIPI for VP 1, at page 0x11 */
+              "movl $0x4611, 0x300(%rsi)\n"
               "xor %ebx, %ebx\n"
               "1: movl $2000000, 0x380(%rsi)\n" /* 2 ms */
               "sti\n"
@@ -51,24 +50,24 @@ CHILD_PROGRAM(waking, 64,
               "handler: inc %ebx\n"
               "movl $0, 0xB0(%rsi)\n"
               "iretq")
-CHILD_PROGRAM(counting, 64, "mov $0x20000, %rdi; 1: incq (%rdi); jmp 1b")
+CHILD_PROGRAM(counting, 16, "mov $0x2000, %ax; mov %ax, %ds; 1: incl 0; jmp 1b")
 
 static uint32_t next;
-static uint64_t last_count;
+static uint32_t last_count;
 
 static enum intercept_action wake_up(struct intercept *intercept, void *context)
 {
     const struct child *child = context;
-    const volatile uint64_t *count = child_memory(child, COUNTER, 8);
+    const volatile uint32_t *count = child_memory(child, COUNTER, 4);
 
     if (intercept->io.value != ++next) {
         print("FAILED: wake-up %u instead of %u\n", intercept->io.value, next);
     }
     if (next % LINE_EVERY == 0) {
-        uint64_t now = *count;
+        uint32_t now = *count;
 
         print("at %u time=%llu counts=%u\n", next,
-              (unsigned long long)child_get_register(child, 0, HV_REGISTER_TimeRefCount), now > last_count);
+              (unsigned long long)child_get_register(child, 0, HV_REGISTER_TimeRefCount), now != last_count);
         last_count = now;
     }
     return INTERCEPT_DONE;
@@ -87,7 +86,7 @@ void guest_main(void)
     child_add_vp(&child, 0);
     child_add_vp(&child, 1);
     child_enter_program64(&child, 0, CODE, waking, waking_end, TABLES);
-    child_enter_program64(&child, 1, CODE + 0x1000, counting, counting_end, TABLES + 0x8000);
+    child_put_program(&child, CODE + 0x1000, counting, counting_end);
     child_intercept_ports(&child, PORT, 1);
     child_resume(&child, 0);
     child_resume(&child, 1);

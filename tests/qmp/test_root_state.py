@@ -42,16 +42,16 @@ class Line(NamedTuple):
 
 def lines(machine: SyncMachine) -> list[Line]:
     """All that was said up to now."""
-    text = machine.console_text().replace("\r", "")
+    text = machine.console_text.replace("\r", "")
     assert "FAILED" not in text, text
     return [Line(*map(int, found)) for found in LINE.findall(text)]
 
 
-def wait_lines(machine: SyncMachine, count: int, after: int = 0, timeout: float = 30.0) -> list[Line]:
+def wait_lines(machine: SyncMachine, count: int, after: int = 0, timeout: float = 15.0) -> list[Line]:
     """Wait for so many lines behind the first ones."""
     deadline = time.monotonic() + timeout
     while len(lines(machine)) < after + count:
-        assert time.monotonic() < deadline, f"the child has stopped: {machine.console_text()}"
+        assert time.monotonic() < deadline, f"the child has stopped: {machine.console_text}"
         time.sleep(0.05)
     return lines(machine)[after:]
 
@@ -74,12 +74,13 @@ def start_root(hv_machine: HvMachineFactory, accel: str) -> Start:
     def start(**options: Any) -> SyncMachine:
         return hv_machine(
             kernel=image.path,
-            memory="64M",
+            memory="256M",
             smp=2,
             console="debugcon",
             accel=accel,
             append="generation=current",
             hypervisor={"role": "root"},
+            actions={"reboot": "reset"},
             **options,
         )
 
@@ -90,7 +91,7 @@ def start_root(hv_machine: HvMachineFactory, accel: str) -> Start:
 def running(start_root: Start) -> SyncMachine:
     """Give a root whose child runs."""
     machine = start_root()
-    machine.wait_for("^ready", timeout=60)
+    machine.wait_for("^ready", timeout=20)
     wait_lines(machine, LINES)
     return machine
 
@@ -121,7 +122,7 @@ def test_system_reset(running: SyncMachine) -> None:
         after = wait_lines(running, LINES, said)
         assert after[0].wakeups == WAKE_UPS
         check_continuity(after[0], after[1:])
-    running.reset()
+    running.reset()  # while it runs
     wait_lines(running, LINES, len(lines(running)))
 
 
@@ -141,8 +142,9 @@ def test_snapshot(running: SyncMachine, tmp_path: Path) -> None:
     saved = lines(running)[-1]
     running.save_snapshot("running", disk)
     ids = partitions(running)
+    count = len(lines(running))
     running.cont()
-    check_continuity(saved, wait_lines(running, LINES, len(lines(running))))
+    check_continuity(saved, wait_lines(running, LINES, count))
     for reset in (False, True):
         running.stop()
         if reset:

@@ -37,7 +37,7 @@ void partition_deposit(uint64_t partition, unsigned pages)
         uint64_t list[64];
         unsigned count = pages < 64 ? pages : 64;
         for (unsigned i = 0; i < count; i++) {
-            list[i] = ram_take_page() / PAGE_SIZE;
+            list[i] = ram_reserve_page() / PAGE_SIZE;
         }
         HV_MUST(hvcall_deposit_memory(&input, list, NULL, count, NULL));
         pages -= count;

@@ -46,14 +46,19 @@ size_t ram_left(void)
     return end - next;
 }
 
-uintptr_t ram_take_page(void)
+uintptr_t ram_reserve_page(void)
 {
     if (!free_pages) {
-        return ram_take(PAGE_SIZE, PAGE_SIZE);
+        return ram_reserve(PAGE_SIZE, PAGE_SIZE);
     }
     uintptr_t page = free_pages;
     free_pages = *(uintptr_t *)page;
-    return (uintptr_t)memset((void *)page, 0, PAGE_SIZE);
+    return page;
+}
+
+uintptr_t ram_take_page(void)
+{
+    return (uintptr_t)memset((void *)ram_reserve_page(), 0, PAGE_SIZE);
 }
 
 void ram_give_page(uintptr_t page)

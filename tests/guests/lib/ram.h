@@ -21,6 +21,7 @@ uintptr_t ram_take(size_t size, size_t alignment);
 size_t ram_left(void);
 /* A single page, and back: for what comes and goes, such as the pages of a partition's pool. */
 uintptr_t ram_take_page(void);
+uintptr_t ram_reserve_page(void);
 void ram_give_page(uintptr_t page);
 /* Forget all that was taken. Nothing of it may still belong to a child. */
 void ram_free_all(void);

@@ -397,8 +397,9 @@ CHECK(code_written_by_the_root, "8.1: the child executes what lies in its memory
 
 /* -- FERR# (16.5.6) -- */
 
-CHILD_PROGRAM(divide_by_zero, 64,
-              "movw $0x37B, 0x7000; fninit; fldcw 0x7000; fld1; fldz; fdivrp; fwait; mov $0x61, %al; out %al, $0x80; hlt")
+CHILD_PROGRAM(
+    divide_by_zero, 64,
+    "movw $0x37B, 0x7000; fninit; fldcw 0x7000; fld1; fldz; fdivrp; fwait; mov $0x61, %al; out %al, $0x80; hlt")
 
 #define CR0_NE 0x20u
 
@@ -408,8 +409,7 @@ CHECK(ferr, "9.1.2: an x87 error with CR0.NE clear is the parent's to know, behi
     PUT64(divide_by_zero);
     child_set_register(&child, 0, HV_REGISTER_Cr0, child_get_register(&child, 0, HV_REGISTER_Cr0) & ~(uint64_t)CR0_NE);
     child_resume(&child, 0);
-    struct intercept intercept =
-        next(root_is_2008r2() ? HV_MESSAGE_FerrAsserted : HV_MESSAGE_X64FerrAsserted);
+    struct intercept intercept = next(root_is_2008r2() ? HV_MESSAGE_FerrAsserted : HV_MESSAGE_X64FerrAsserted);
     EXPECT_EQ(child_get_register(&child, 0, HV_REGISTER_InterceptSuspend) & 1, 1);
     intercept_complete(&intercept, INTERCEPT_AGAIN);
 }
