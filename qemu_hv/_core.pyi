@@ -693,7 +693,7 @@ class HypercallResult:
 
 @type_check_only
 class Admission(TypedDict):
-    """A question to the policy; `what` is 0 for a partition, 1 for a VP, 2 for memory."""
+    """A question to the policy; `what` is 0 for a partition, 1 for a VP."""
 
     what: int
     parent: int
@@ -701,7 +701,6 @@ class Admission(TypedDict):
     depth: int
     partitions: int
     vps: int
-    pages: int
     privileges: int
 
 @type_check_only

@@ -99,11 +99,10 @@ struct hv_gva_translation {
 
 /* A partition that its parent asks for; what the operator's policy may decide (qemu_hv/policy). */
 struct hv_admission {
-    enum { HV_ADMIT_PARTITION, HV_ADMIT_VP, HV_ADMIT_MEMORY } what;
+    enum { HV_ADMIT_PARTITION, HV_ADMIT_VP } what;
     uint64_t parent, partition; /* IDs; partition is 0 while it does not exist */
     unsigned depth; /* of the partition in the tree; the root has 0 */
     unsigned partitions, vps; /* that exist in the machine, not counting the new one */
-    uint64_t pages; /* HV_ADMIT_MEMORY: pages to be mapped */
     uint64_t privileges; /* HV_ADMIT_PARTITION: in: default, out: the new partition's privileges */
     char name[64]; /* HV_ADMIT_PARTITION: out: what the operator calls it, UTF-8, terminated */
 };

@@ -310,7 +310,7 @@ static void add_child_records(py::class_<Machine> &type)
             for (const auto &a : m.child_records.admissions) {
                 list.append(py::dict("what"_a = unsigned(a.what), "parent"_a = a.parent, "partition"_a = a.partition,
                                      "depth"_a = a.depth, "partitions"_a = a.partitions, "vps"_a = a.vps,
-                                     "pages"_a = a.pages, "privileges"_a = a.privileges));
+                                     "privileges"_a = a.privileges));
             }
             return list;
         });

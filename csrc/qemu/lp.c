@@ -79,6 +79,39 @@ static void look_at_devices(struct mshv_lp *lp)
         hv_vp_wake(mshv_vp(lp->machine, lp->index)->core);
 }
 
+/* -- CPUs that debuggers or the operator stop -- */
+
+static bool is_stopped(const CPUState *cs)
+{
+    return qatomic_read(&cs->stop) || qatomic_read(&cs->stopped);
+}
+
+/* The core asks no more for a child VP that waits: it is to be told when the VP's CPU goes on. */
+static void hold(struct mshv_vp *vp)
+{
+    qatomic_set(&vp->held, true);
+    qatomic_set_mb(&vp->machine->any_held, true);
+}
+
+static void wake_resumed(MicrosoftHypervisor *s)
+{
+    if (likely(!qatomic_read(&s->any_held)))
+        return;
+    qatomic_set_mb(&s->any_held, false);
+    for (hv_vp_handle i = s->vp_count; i < HV_MAX_VPS; i++) {
+        struct mshv_vp *vp = mshv_vp(s, i);
+
+        if (!vp || !qatomic_read(&vp->held))
+            continue;
+        if (is_stopped(CPU(vp->cpu))) {
+            qatomic_set(&s->any_held, true);
+            continue;
+        }
+        qatomic_set_mb(&vp->held, false);
+        hv_vp_wake(vp->core);
+    }
+}
+
 static X86CPU *exec_pick(X86Hypervisor *hv, X86CPU *carrier)
 {
     struct mshv_lp *lp = lp_of(hv, carrier);

@@ -128,6 +128,7 @@ struct mshv_vp {
     /* Child VPs, see child.c */
     bool child;
     bool waits_for_sipi;
+    bool held; /* found stopped by a debugger or the operator; any thread */
     uint8_t sipi_vector;
     unsigned making; /* enum mshv_making */
     unsigned lines; /* raised by any thread */
@@ -199,6 +200,7 @@ struct MicrosoftHypervisor {
     int cpu_count; /* CPUs the machine may have: children's have higher indices */
     struct mshv_vp **by_cpu; /* by CPU index */
     struct mshv_lp *lps; /* role=root: vp_count of them, else NULL */
+    bool any_held; /* perhaps a child VP is `held` */
     struct mshv_arena *arena; /* role=root: pages of the hypervisor that guests see (second_stage.c), else NULL */
     MemoryListener listener;
     unsigned memory_generation; /* changes with the machine's memory map */

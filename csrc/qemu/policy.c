@@ -157,16 +157,14 @@ static bool start_python(const char *policy, Error **errp)
 static const char *const kinds[] = {
     [HV_ADMIT_PARTITION] = "partition",
     [HV_ADMIT_VP] = "vp",
-    [HV_ADMIT_MEMORY] = "memory",
 };
 
 static char *describe(const struct hv_admission *question)
 {
     return g_strdup_printf("{\"kind\": \"%s\", \"parent\": %" PRIu64 ", \"partition\": %" PRIu64
-                           ", \"depth\": %u, \"partitions\": %u, \"vps\": %u, \"pages\": %" PRIu64
-                           ", \"privileges\": %" PRIu64 "}",
+                           ", \"depth\": %u, \"partitions\": %u, \"vps\": %u, \"privileges\": %" PRIu64 "}",
                            kinds[question->what], question->parent, question->partition, question->depth,
-                           question->partitions, question->vps, question->pages, question->privileges);
+                           question->partitions, question->vps, question->privileges);
 }
 
 /* {"allow": bool, "privileges": decimal string, "name": string, "reason": string}; anything else denies. */
@@ -257,7 +255,7 @@ static void *policy_thread(void *opaque)
 
 static bool same_question(const struct hv_admission *a, const struct hv_admission *b)
 {
-    return a->what == b->what && a->parent == b->parent && a->partition == b->partition && a->pages == b->pages;
+    return a->what == b->what && a->parent == b->parent && a->partition == b->partition;
 }
 
 static void ask(struct mshv_policy *policy, struct slot *slot, const struct hv_admission *question)

@@ -27,11 +27,18 @@ void mshv_complete_before_retiring(struct mshv_vp *vp)
     async_safe_run_on_cpu(CPU(vp->cpu), nothing_to_do, RUN_ON_CPU_NULL);
 }
 
+static bool can_yield(enum hv_exit exit)
+{
+    return exit == HV_EXIT_DONE || exit == HV_EXIT_RETRY || exit == HV_EXIT_IDLE || exit == HV_EXIT_INTERCEPT;
+}
+
 X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
 {
     bool leave = vp->leave, yield = vp->yield;
 
     vp->leave = vp->completing = vp->yield = false;
+    if (yield && !can_yield(exit))
+        cpu_exit(CPU(vp->cpu)); /* what the processor does next comes first, but not more than that */
     switch (exit) {
     case HV_EXIT_DONE:
         if (yield)

@@ -55,7 +55,6 @@ def _ask(kind: str, request: Request) -> Allow:
     methods: dict[str, Callable[[Request], Allow]] = {
         "partition": _policy.admit_partition,
         "vp": _policy.admit_vp,
-        "memory": _policy.admit_memory,
     }
     answer = methods[kind](request)
     if not isinstance(answer, Allow):

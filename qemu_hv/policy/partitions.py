@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Admission of partitions, VPs and memory (TLFS chapters 5, 8 and 10).
+"""Admission of partitions and VPs (TLFS chapters 5 and 10).
 
 The hypervisor asks before a parent's call creates something. The answer is either `Allow` or an exception:
 `Deny` with a reason, which is logged as one line, or any other, which is logged with its traceback and denies too.
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Optional
-
-PAGE_SIZE = 4096
 
 
 class Deny(Exception):
@@ -28,7 +26,6 @@ class Request:
         depth: How far that partition is from the root, whose depth is 0.
         partitions: Partitions that exist in the machine, the root included.
         vps: Virtual processors that exist in the machine, the root's included.
-        pages: Pages of 4096 bytes that are to be mapped; 0 unless memory is asked for.
         privileges: HV_PARTITION_PRIVILEGE_MASK (TLFS 5.2.3) that a new partition has by default.
     """
 
@@ -37,7 +34,6 @@ class Request:
     depth: int
     partitions: int
     vps: int
-    pages: int
     privileges: int
 
 
@@ -64,10 +60,6 @@ class Policy:
 
     def admit_vp(self, request: Request) -> Allow:
         """Answer HvCreateVp (TLFS 10.4.1)."""
-        return Allow()
-
-    def admit_memory(self, request: Request) -> Allow:
-        """Answer a call that maps memory (TLFS 8.3.1)."""
         return Allow()
 
 

@@ -18,7 +18,6 @@ QUESTION = {
     "depth": 1,
     "partitions": 1,
     "vps": 2,
-    "pages": 0,
     "privileges": 0x30,
 }
 
@@ -71,7 +70,6 @@ def test_own_policy(tmp_path: Path) -> None:
     host.load(f"{path}:Mine")
     assert ask() == {"allow": True, "privileges": str(0x30 | 1 << 63), "name": "mine"}
     assert ask("vp") == {"allow": True}
-    assert ask("memory", pages=3) == {"allow": True}
 
 
 def test_exception_denies_with_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

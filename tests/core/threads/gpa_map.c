@@ -28,14 +28,14 @@ static struct hv *hv;
 static hv_partition_id children[CHILDREN];
 static struct hv_vp *child_vps[CHILDREN];
 static atomic_bool ending;
-static atomic_ulong broken, changes, translations, overlays, flushes;
+static atomic_ulong broken, changes, translations, overlays, flushes, deposits;
 
 /*
  * Child pages that are used: some blocks near each other and some far away, so that tables of all levels come and go.
  * A page's source is a region plus its number, a different one for any page that it could be taken for.
  */
 static const uint64_t places[] = {0, 512, 1024, 0x40000, 0x40200, 0x800000};
-static const uint64_t regions[] = {0x1000000 - 0x900000, 0x1000000 - 0x8ffe00, 0x1000000 - 0x8eee00};
+static const uint64_t regions[] = {0x100000, 0x223400, 0x345679};
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 static void fail(const char *what)
@@ -238,7 +238,7 @@ static unsigned pick(uint64_t *seed, unsigned choices)
 static void map(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
 {
     uint64_t list[3 + 256], place = places[pick(seed, COUNT(places))], region = regions[pick(seed, COUNT(regions))];
-    unsigned how = pick(seed, 4), first = 0, count = 1;
+    unsigned how = pick(seed, 4), first = 0, count = 1, status;
 
     if (how == 0) {
         first = pick(seed, 512);
@@ -252,7 +252,9 @@ static void map(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
     list[2] = ALL_RIGHTS | (how == 3 && region % 512 == 0 ? LARGE_PAGE : 0);
     for (unsigned i = 0; i < count; i++)
         list[3 + i] = region + place + first + i;
-    must(root, 0x4B | REPS(count), list, (3 + count) * 8, "HvMapGpaPages");
+    status = call(root, 0x4B | REPS(count), list, (3 + count) * 8);
+    if (status != HV_STATUS_SUCCESS && status != HV_STATUS_OPERATION_DENIED)
+        fail("HvMapGpaPages");
 }
 
 static void unmap(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
@@ -264,14 +266,16 @@ static void unmap(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
     must(root, 0x4C | REPS(count), input, sizeof(input), "HvUnmapGpaPages");
 }
 
-/* What is mapped must not be deposited, and what is deposited is not mapped; it may be either at any time. */
+/* A page that is mapped is not deposited, and one that is deposited is not mapped: no translation is ever denied. */
 static void deposit(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
 {
     uint64_t place = places[pick(seed, COUNT(places))] + pick(seed, 512), region = regions[pick(seed, COUNT(regions))];
     uint64_t input[2] = {child, region + place}, none[2] = {child, 0};
 
-    if (call(root, 0x48 | REPS(1), input, sizeof(input)) == HV_STATUS_SUCCESS)
-        call(root, 0x49 | REPS(1), none, sizeof(none));
+    if (call(root, 0x48 | REPS(1), input, sizeof(input)) != HV_STATUS_SUCCESS)
+        return;
+    must(root, 0x49 | REPS(1), none, sizeof(none), "HvWithdrawMemory");
+    atomic_fetch_add(&deposits, 1);
 }
 
 static void *change(void *number)
@@ -282,10 +286,17 @@ static void *change(void *number)
     while (!atomic_load(&ending)) {
         hv_partition_id child = children[pick(&seed, CHILDREN)];
 
-        if (pick(&seed, 3))
-            map(root, &seed, child);
-        else
+        switch (pick(&seed, 8)) {
+        case 0:
+            deposit(root, &seed, child);
+            break;
+        case 1:
+        case 2:
             unmap(root, &seed, child);
+            break;
+        default:
+            map(root, &seed, child);
+        }
         atomic_fetch_add(&changes, 1);
     }
     return NULL;
@@ -347,8 +358,6 @@ static void *translate(void *number)
 
 static void check_end(struct hv_vp *root)
 {
-    uint64_t seed = 5;
-
     for (unsigned i = 0; i < CHILDREN; i++) {
         struct hv_gpa_space_state state;
 
@@ -368,7 +377,6 @@ static void check_end(struct hv_vp *root)
 
         must(root, 0x48 | REPS(1), input, sizeof(input), "a page is still in use: HvDepositMemory");
     }
-    deposit(root, &seed, children[0]);
     for (unsigned i = 0; i < CHILDREN; i++) {
         uint64_t id = children[i];
 
@@ -404,9 +412,11 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < ROOTS + CHILDREN; i++)
         pthread_join(threads[i], NULL);
     check_end(hv_get_vp(hv, 0));
-    printf("maps changed %lu, translations %lu, overlays moved %lu, flushes %lu\n", atomic_load(&changes),
-           atomic_load(&translations), atomic_load(&overlays), atomic_load(&flushes));
-    if (!atomic_load(&changes) || !atomic_load(&translations) || !atomic_load(&overlays) || !atomic_load(&flushes))
+    printf("maps changed %lu, pages deposited %lu, translations %lu, overlays moved %lu, flushes %lu\n",
+           atomic_load(&changes), atomic_load(&deposits), atomic_load(&translations), atomic_load(&overlays),
+           atomic_load(&flushes));
+    if (!atomic_load(&changes) || !atomic_load(&deposits) || !atomic_load(&translations) || !atomic_load(&overlays) ||
+        !atomic_load(&flushes))
         fail("something was never done");
     hv_destroy(hv);
     return atomic_load(&broken) ? 1 : 0;
