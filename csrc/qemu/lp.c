@@ -119,6 +119,7 @@ static X86CPU *exec_pick(X86Hypervisor *hv, X86CPU *carrier)
     struct mshv_vp *vp;
     uint64_t slice;
 
+    wake_resumed(lp->machine);
     look_at_devices(lp);
     for (;;) {
         core = hv_schedule(lp->machine->core, lp->index, &slice);
@@ -142,6 +143,7 @@ static bool carried_cpus_are_idle(X86Hypervisor *hv, X86CPU *carrier)
 {
     struct mshv_lp *lp = lp_of(hv, carrier);
 
+    wake_resumed(lp->machine);
     return !hv_lp_has_work(lp->machine->core, lp->index);
 }
 
@@ -156,14 +158,15 @@ static bool root_vp_waits(const struct mshv_vp *vp)
 
 bool mshv_vp_waits(void *context, hv_vp_handle handle)
 {
-    const struct mshv_vp *vp = mshv_vp(context, handle);
-    CPUState *cs;
+    struct mshv_vp *vp = mshv_vp(context, handle);
 
     if (!mshv_cpu_is_there(vp))
         return true;
-    cs = CPU(vp->cpu);
-    if (qatomic_read(&cs->stop) || qatomic_read(&cs->stopped))
-        return true; /* by a debugger */
+    if (unlikely(is_stopped(CPU(vp->cpu)))) {
+        if (vp->child)
+            hold(vp);
+        return true;
+    }
     return vp->child ? mshv_child_waits(vp) : root_vp_waits(vp);
 }
 
