@@ -38,7 +38,7 @@ CHAPTERS = [
     ("19", "Event logging", "missing", "", ""),
     ("20", "Guest debugging support", "missing", "", ""),
     ("21", "Statistics", "missing", "", ""),
-    ("22", "Booting", "done", "boot.c", "test_boot.py"),
+    ("22", "Booting", "done", "boot.c", "test_root_boot.py"),
     ("23", "System properties", "missing", "", ""),
 ]
 
