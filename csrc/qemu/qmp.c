@@ -550,15 +550,17 @@ static void create_port(uint32_t port_id, HvPortType type, uint8_t sint, bool ha
     bool event = type == QAPI_HV_PORT_TYPE_EVENT;
     struct hv_port_state existing;
     struct hv_port_info info = {
-        .type = event                               ? HV_PORT_TYPE_EVENT
-                : type == QAPI_HV_PORT_TYPE_MONITOR ? HV_PORT_TYPE_MONITOR
-                                                    : HV_PORT_TYPE_MESSAGE,
+        .type = event ? HV_PORT_TYPE_EVENT : HV_PORT_TYPE_MESSAGE,
         .sint = sint,
         .vp = has_vp ? vp : HV_ANY_VP,
     };
 
     if (!check_id(port_id, "port-id", errp))
         return;
+    if (type == QAPI_HV_PORT_TYPE_MONITOR) {
+        error_setg(errp, "the operator cannot create monitor ports; use 'message' or 'event'");
+        return;
+    }
     if (sint < 1 || sint >= HV_SYNIC_SINT_COUNT) {
         error_setg(errp, "'sint' must be 1 to %u", HV_SYNIC_SINT_COUNT - 1);
         return;

@@ -29,6 +29,12 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "hv-post-message": {"port-id": 1, "message-type": 1, "payload": ""},
     "hv-signal-event": {"port-id": 1, "flag": 0},
     "hv-trace-hypercalls": {"enable": True},
+    "hv-partition-pause": {"partition": 2},
+    "hv-partition-resume": {"partition": 2},
+    "hv-partition-delete": {"partition": 2},
+    "query-hv-registers": {"partition": 2, "vp": 0},
+    "hv-memory-read": {"partition": 2, "gpa": 0, "size": 1},
+    "hv-interrupt-inject": {"partition": 2, "vp": 0, "vector": 32},
 }
 
 # QEMU's own balloon device has a name that begins as ours do.

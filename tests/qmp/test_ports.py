@@ -53,7 +53,7 @@ def test_all_flags_by_default(operator: Operator) -> None:
         ({"type": "event", "flag_count": 0}, "'flag-count' must be at least 1"),
         ({"type": "event", "base_flag": 2000, "flag_count": 48}, "less than 2048"),
         ({"type": "event", "base_flag": 65535}, "less than 2048"),
-        ({"type": "monitor"}, "does not accept value 'monitor'"),
+        ({"type": "monitor"}, "the operator cannot create monitor ports"),
     ],
 )
 def test_create_errors(operator: Operator, arguments: dict[str, Any], words: str) -> None:
