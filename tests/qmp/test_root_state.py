@@ -126,36 +126,6 @@ def test_system_reset(running: SyncMachine) -> None:
     wait_lines(running, LINES, len(lines(running)))
 
 
-def add_disk(machine: SyncMachine, path: Path) -> str:
-    """Give the machine an empty qcow2 image, made by QEMU itself; return the name of its node."""
-    machine.run_job("blockdev-create", {"options": {"driver": "file", "filename": str(path), "size": 0}})
-    machine.execute("blockdev-add", {"driver": "file", "node-name": "file", "filename": str(path)})
-    machine.run_job("blockdev-create", {"options": {"driver": "qcow2", "file": "file", "size": DISK_SIZE}})
-    machine.execute("blockdev-add", {"driver": "qcow2", "node-name": "disk", "file": "file"})
-    return "disk"
-
-
-def test_snapshot(running: SyncMachine, tmp_path: Path) -> None:
-    """A snapshot holds the children; the machine goes back to it while they run, and after they have gone."""
-    disk = add_disk(running, tmp_path / "disk.qcow2")
-    running.stop()
-    saved = lines(running)[-1]
-    running.save_snapshot("running", disk)
-    ids = partitions(running)
-    count = len(lines(running))
-    running.cont()
-    check_continuity(saved, wait_lines(running, LINES, count))
-    for reset in (False, True):
-        running.stop()
-        if reset:
-            running.reset()
-        running.load_snapshot("running", disk)
-        assert partitions(running) == ids
-        count = len(lines(running))
-        running.cont()
-        check_continuity(saved, wait_lines(running, LINES, count))
-
-
 def test_migration(running: SyncMachine, start_root: Start, tmp_path: Path) -> None:
     """A machine that is saved to a file goes on in another QEMU, which makes its children's processors."""
     state = tmp_path / "state"
