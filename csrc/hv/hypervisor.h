@@ -216,8 +216,6 @@ struct hv_io_access {
     bool write, string, rep;
     uint8_t instruction_length; /* 0: not known (string forms) */
     uint32_t value; /* out for a write; filled in for a read that ends with HV_EXIT_DONE */
-    bool address_size_64, address_size_32; /* string forms: for nothing but completeness of the message */
-    uint8_t segment; /* string forms: the source's segment, as an index of encoding order ES CS SS DS FS GS */
 };
 enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io);
 /* `result` comes with what the machine would answer; HV_EXIT_DONE: with what the child sees (TLFS 11.11, appendix D).

@@ -25,9 +25,6 @@ static X86HypervisorExit child_io(X86Hypervisor *hv, X86CPU *cpu, X86HypervisorI
         .rep = io->rep,
         .instruction_length = io->insn_len,
         .value = io->value,
-        .address_size_64 = io->address_size == 8,
-        .address_size_32 = io->address_size == 4,
-        .segment = io->segment,
     };
     enum hv_exit exit = hv_io(vp->core, &access);
 

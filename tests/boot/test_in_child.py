@@ -9,12 +9,10 @@ from __future__ import annotations
 import pytest
 from conftest import LinuxFactory
 from linux_guest import LinuxGuest, options
+from test_boot import DETECTED, check_detection, check_time
 
 from qemu_hv import child_boot
 from qemu_hv.pytest_plugin import HvMachineFactory
-
-DETECTED = "Hypervisor detected: Microsoft Hyper-V"
-TSC_PAGE = "hyperv_clocksource_tsc_page"
 
 
 @pytest.fixture(name="boot_in_child")
@@ -32,17 +30,8 @@ def make_boot(hv_machine: HvMachineFactory) -> LinuxFactory:
 def test_kernel_boots_in_a_child(boot_in_child: LinuxFactory, kernel: str, smp: int) -> None:
     """Detection, all VPs, clock and ticks of the hypervisor, clean power-off."""
     guest = boot_in_child(kernel, smp=smp)
-    assert DETECTED in guest.kernel_log()
-    assert guest.run("nproc").strip() == str(smp)
-    assert guest.clocksource() == TSC_PAGE
-    for cpu in range(smp):
-        assert guest.clock_event(cpu) == "Hyper-V clockevent"
-    before = guest.interrupts("HVS")
-    guest.run("for i in $(seq 3); do usleep 20000; done")
-    after = guest.interrupts("HVS")
-    assert len(after) == smp
-    assert min(after) > 0, "a CPU has had no tick"
-    assert sum(after) > sum(before), "the ticks have stopped"
+    check_detection(guest, smp)
+    check_time(guest, smp)
     assert guest.power_off() == 0
 
 
