@@ -13,7 +13,8 @@ from setuptools.command.build_py import build_py
 
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 C_FLAGS = ["-std=c11", "-O2", "-g", "-fvisibility=hidden", *WARNINGS]
-CXX_FLAGS = ["-std=c++17", "-O2", "-g", "-fvisibility=hidden", *WARNINGS]
+# The bindings hand everything on to the core. With -O2 -g they take four fifths of the time that a build takes.
+CXX_FLAGS = ["-std=c++17", "-O1", "-g1", "-fvisibility=hidden", *WARNINGS]
 # What the tools compile on the user's machine: QEMU's patches and module, and the programs for the root partition.
 SOURCES = ["patches", "csrc", "tests/guests/runtime", "tests/guests/lib", "examples"]
 INCLUDES = ["csrc", "csrc/hv", "csrc/python"]
@@ -42,6 +43,7 @@ class BuildExtension(build_ext):
             extra_postargs=C_FLAGS,
             depends=ext.depends,
         )
+        ext.depends = [*ext.depends, *c_sources]  # so that it is linked anew when only they have changed
         super().build_extension(ext)
 
 

@@ -702,6 +702,8 @@ class Admission(TypedDict):
     partitions: int
     vps: int
     privileges: int
+    mapped_pages: int
+    promised_pages: int
 
 @type_check_only
 class PartitionInfo(TypedDict):
@@ -716,6 +718,9 @@ class PartitionInfo(TypedDict):
     privileges: int
     pages_available: int
     pages_in_use: int
+    mapped_pages: int
+    page_limit: int
+    paused: bool
 
 class Machine:
     """A machine made of numbers, with the hypervisor's core under its guest.
@@ -1053,8 +1058,8 @@ class Machine:
     def set_creation(self, progress: int) -> None:
         """How making a processor goes from now on (`Progress`)."""
 
-    def set_admission(self, progress: int, privileges: int | None = None) -> None:
-        """What the policy answers from now on, and the privileges it gives to new partitions."""
+    def set_admission(self, progress: int, privileges: int | None = None, page_limit: int | None = None) -> None:
+        """What the policy answers from now on, and the privileges and mapped pages it allows new partitions."""
 
     # -- The operator's view of the tree --
 
@@ -1063,6 +1068,9 @@ class Machine:
 
     def operator_delete_partition(self, partition: int) -> int:
         """Delete a child with all that is attached to it: 0 done, 1 its VPs are being stopped, 2 there is none."""
+
+    def operator_pause_partition(self, partition: int, pause: bool) -> bool:
+        """Stop or let go on the VPs of a child; False: there is none."""
 
     # -- What a child's processor tells --
 
@@ -1147,8 +1155,12 @@ class Machine:
     def init_done(self, vp: int) -> None:
         """The processor has taken INIT."""
 
-    def schedule(self, lp: int) -> tuple[int | None, int | None]:
-        """The VP that the LP runs next, and the TSC at which its slice ends."""
+    def schedule(self, lp: int, interrupted: bool = False) -> tuple[int | None, int | None]:
+        """The VP that the LP runs next, and the TSC at which its slice ends.
+
+        Args:
+            interrupted: whether the machine has an interrupt for the LP's root VP.
+        """
 
     def stopped(self, vp: int) -> None:
         """The VP left the guest."""

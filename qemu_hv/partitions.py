@@ -85,7 +85,7 @@ def _label(partition: Partition) -> Text:
     text.append(f"  {state}", style="yellow" if state != "active" else "green")
     text.append(f"  {_count(partition['vp-count'], 'VP')}", style="not bold")
     if "parent" in partition:
-        text.append(f"  {partition['mapped-pages'] / _PAGES_PER_MIB:.1f} MiB mapped", style="not bold")
+        text.append(f"  {_memory(partition)} MiB mapped", style="not bold")
         used = partition["pool-pages"] - partition["pool-free-pages"]
         text.append(f"  pool {used} of {partition['pool-pages']} pages", style="not bold")
     text.append(f"  privileges 0x{partition['privilege-mask']:x}", style="not bold")
@@ -93,6 +93,13 @@ def _label(partition: Partition) -> Text:
     if partition["guest-os"]["encoding"] != "none":
         text.append(f"  {description}", style="not bold")
     return text
+
+
+def _memory(partition: Partition) -> str:
+    mapped = f"{partition['mapped-pages'] / _PAGES_PER_MIB:.1f}"
+    if "page-limit" not in partition:
+        return mapped
+    return f"{mapped} of {partition['page-limit'] / _PAGES_PER_MIB:.1f}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -128,6 +128,8 @@ def render() -> str:
         "",
         "## Chapters",
         "",
+        "Which test covers which section: [coverage.md](coverage.md).",
+        "",
         *_table(["chapter", "title", "state", "csrc/hv", "tests/core"], [list(c) for c in CHAPTERS]),
         f"## Hypercalls ({done} of {len(calls)} rows)",
         "",

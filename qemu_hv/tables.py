@@ -63,6 +63,15 @@ class Msr:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A row of ``sections.def``; what ``kind`` means is told there."""
+
+    number: str
+    kind: str
+    title: str
+
+
+@dataclass(frozen=True)
 class Bit:
     """A row of ``privileges.def``, ``features.def`` or ``recommendations.def``."""
 
@@ -152,6 +161,11 @@ def msrs(tables: Path) -> list[Msr]:
         Msr(int(r[0], 16), int(r[1]), r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9])
         for r in _rows(tables / "msrs.def")
     ]
+
+
+def sections(tables: Path) -> list[Section]:
+    """Rows of ``sections.def`` in the folder ``tables``."""
+    return [Section(r[0], r[1], r[2]) for r in _rows(tables / "sections.def")]
 
 
 def bits(tables: Path, table: str) -> list[Bit]:

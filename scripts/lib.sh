@@ -103,6 +103,33 @@ pip_install() {
     }
 }
 
+# Succeeds if the extension in the checkout is the one of this key. A cleaning may have taken it.
+extension_is() {
+    [[ -e $VENV/extension && $(cat "$VENV/extension") == "$1" ]] &&
+        "$VENV/bin/python" -c 'import qemu_hv._core' 2>/dev/null
+}
+
+# Succeeds if the extension of this key was built before: a fresh checkout then gets it from there.
+take_extension() {
+    compgen -G "$VENV/extensions/$1/_core.*.so" >/dev/null || return 1
+    cp "$VENV/extensions/$1"/_core.*.so "$CHECKOUT/qemu_hv/"
+    printf '%s\n' "$1" >"$VENV/extension"
+    extension_is "$1"
+}
+
+# Remembers the extension in the checkout as the one of this key, and forgets all but the last three.
+keep_extension() {
+    local kept=$VENV/extensions old
+    printf '%s\n' "$1" >"$VENV/extension"
+    if [[ ! -d $kept/$1 ]]; then
+        mkdir -p "$kept/.new"
+        cp "$CHECKOUT"/qemu_hv/_core.*.so "$kept/.new/"
+        mv "$kept/.new" "$kept/$1"
+        find "$kept" -mindepth 1 -maxdepth 1 -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2- |
+            while read -r old; do rm -rf "$old"; done
+    fi
+}
+
 install_environment() {
     local python version
     python=$(find_python) || die "no Python 3.9 or later that has venv and its headers was found"
@@ -117,16 +144,15 @@ install_environment() {
         touch "$VENV/ready"
     fi
 
-    # Python files are used in place; only the extension may have to be built: it lies in the
-    # checkout, where a cleaning may have taken it.
+    # Python files are used in place; only the extension may have to be built.
     local key
     key=$(extension_key)
     if [[ ! -e $VENV/extension ]]; then
         pip_install "fetching Python packages, building the extension" --no-build-isolation -e "$CHECKOUT[dev]"
-    elif [[ $(cat "$VENV/extension") != "$key" ]] || ! "$VENV/bin/python" -c 'import qemu_hv._core' 2>/dev/null; then
+    elif ! extension_is "$key" && ! take_extension "$key"; then
         pip_install "building the Python extension" --no-deps --no-build-isolation -e "$CHECKOUT"
     fi
-    printf '%s\n' "$key" >"$VENV/extension"
+    keep_extension "$key"
 }
 
 set_up() {

@@ -152,6 +152,7 @@ struct hv *hv_create(const struct hv_config *config, const struct hv_platform_op
     hv->ops = ops;
     hv->context = context;
     hv->gpa_limit = UINT64_C(1) << config->gpa_bits;
+    atomic_store(&hv->translation_epoch, 1);
     hv->next_partition_id = HV_PARTITION_ID_MACHINE + 1;
     hv_structure_lock_init(&hv->structure);
     hv_hypercall_init(hv);

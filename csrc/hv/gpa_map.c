@@ -123,6 +123,37 @@ static hv_status check_source(struct job *job, uint64_t page, unsigned count, un
 
 /* -- Changing the map -- */
 
+/*
+ * How many pages of a run may be mapped before the child has more than the operator's policy allows it. What is mapped
+ * already is only superseded.
+ */
+static unsigned count_allowed(struct job *job, uint64_t target, unsigned count)
+{
+    const struct hv_gpa_space *space = job->child->gpa_space;
+    uint64_t limit = job->child->page_limit, mapped = hv_gpa_mapped_pages(job->child), room;
+    unsigned allowed = 0;
+
+    if (mapped + count <= limit)
+        return count;
+    room = limit > mapped ? limit - mapped : 0;
+    while (allowed < count) {
+        struct hv_gpa_entry entry = hv_gpa_lookup(space, target + allowed);
+        unsigned part = 1;
+
+        job->change.work++;
+        if (entry.shift >= HV_GPA_BLOCK_SHIFT)
+            part = count - allowed; /* a run is in one large range */
+        if (!hv_gpa_entry_is_counted(entry.value)) {
+            part = room < part ? (unsigned)room : part;
+            room -= part;
+            if (part == 0)
+                break;
+        }
+        allowed += part;
+    }
+    return allowed;
+}
+
 static uint64_t entry_for(const struct job *job, uint64_t target, uint64_t source)
 {
     if (job->unmap || (!job->parent && job->rights == HV_ACCESS_ALL))
@@ -135,7 +166,7 @@ static uint64_t entry_for(const struct job *job, uint64_t target, uint64_t sourc
 /* Change a run of elements in one large range of the target; counts those that are done. */
 static hv_status change_run(struct job *job, uint64_t target, uint64_t source, unsigned elements)
 {
-    unsigned count = elements * job->pages, good = count, done = 0;
+    unsigned count = elements * job->pages, good = count, checked, done = 0;
     hv_status status = HV_STATUS_SUCCESS, set;
 
     job->change.work += RUN_WORK;
@@ -143,8 +174,12 @@ static hv_status change_run(struct job *job, uint64_t target, uint64_t source, u
         return HV_STATUS_INVALID_PARAMETER;
     if (!job->parent && source != target)
         return HV_STATUS_ACCESS_DENIED;
-    if (!job->unmap && !job->no_source)
-        status = check_source(job, source, count, &good);
+    if (!job->unmap && !job->no_source) {
+        status = check_source(job, source, count, &checked);
+        good = count_allowed(job, target, checked);
+        if (good < checked)
+            status = HV_STATUS_NO_RESOURCES; /* as for all that the policy denies */
+    }
     good -= good % job->pages;
     if (good) {
         set = hv_gpa_set(job->child->gpa_space, target, good, entry_for(job, target, source), &job->change, &done);

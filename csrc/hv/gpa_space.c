@@ -212,8 +212,7 @@ void hv_gpa_set_overlay(struct hv_partition *partition, enum hv_overlay_kind kin
         return;
     /* Descendants do not see them. */
     hv_vp_handles(partition, &partition->all_vps, &handles);
-    partition->hv->ops->flush_second_stage(partition->hv->context, hv_calling_vp ? hv_calling_vp->handle : HV_ANY_VP,
-                                           &handles);
+    hv_flush_second_stage(partition->hv, hv_calling_vp, &handles);
 }
 
 /* -- Spaces -- */
@@ -296,7 +295,7 @@ bool hv_get_gpa_space_state(struct hv *hv, hv_partition_id id, struct hv_gpa_spa
     partition = hv_find_partition(hv, id);
     if (partition && partition->gpa_space) {
         state->bytes = atomic_load(&partition->gpa_space->bytes);
-        state->mapped_pages = atomic_load(&partition->gpa_space->mapped_pages);
+        state->mapped_pages = hv_gpa_mapped_pages(partition);
     }
     hv_structure_lock_drop(&hv->structure);
     return partition != NULL;
@@ -307,7 +306,13 @@ void hv_gpa_flush(struct hv_vp *caller, struct hv_partition *partition)
     struct hv_vp_set handles;
 
     hv_partition_tree_vps(partition, &handles);
-    partition->hv->ops->flush_second_stage(partition->hv->context, caller ? caller->handle : HV_ANY_VP, &handles);
+    hv_flush_second_stage(partition->hv, caller, &handles);
+}
+
+void hv_flush_second_stage(struct hv *hv, struct hv_vp *caller, const struct hv_vp_set *handles)
+{
+    atomic_fetch_add(&hv->translation_epoch, 1);
+    hv->ops->flush_second_stage(hv->context, caller ? caller->handle : HV_ANY_VP, handles);
 }
 
 /* -- Translation -- */
@@ -436,13 +441,33 @@ static hv_gpa spa_of(const struct hv_translation *translation, hv_gpa gpa)
     return translation->spa + gpa % HV_PAGE_SIZE;
 }
 
+/*
+ * Hypercalls have their parameters on few pages again and again. What was found for the VP, by whoever owned it, holds
+ * until anything is taken from anybody: then the epoch changes, before it is waited for that VPs leave the hypervisor.
+ */
+static void translate_again(struct hv_vp *vp, hv_gpa gpa, unsigned access, struct hv_translation *out)
+{
+    uint64_t page = gpa >> HV_PAGE_SHIFT,
+             epoch = atomic_load_explicit(&vp->hv->translation_epoch, memory_order_acquire);
+    struct hv_known_page *known = &vp->known_pages[page % HV_KNOWN_PAGES];
+
+    if (known->page == page && known->epoch == epoch && !(access & ~known->rights)) {
+        out->kind = HV_TRANSLATION_RAM;
+        out->spa = known->spa;
+        return;
+    }
+    hv_translate_gpa(vp, gpa, access, out);
+    if (out->kind == HV_TRANSLATION_RAM)
+        *known = (struct hv_known_page){.page = page, .epoch = epoch, .rights = out->rights, .spa = out->spa};
+}
+
 enum hv_gpa_result hv_read_gpa(struct hv_vp *vp, hv_gpa gpa, void *buffer, size_t size)
 {
     struct hv_translation translation;
 
     if (!vp->partition->second_stage)
         return vp->hv->ops->read_gpa(vp->hv->context, vp->handle, gpa, buffer, size);
-    hv_translate_gpa(vp, gpa, HV_ACCESS_READ, &translation);
+    translate_again(vp, gpa, HV_ACCESS_READ, &translation);
     if (translation.kind == HV_TRANSLATION_RAM)
         return vp->hv->ops->read_gpa(vp->hv->context, vp->handle, spa_of(&translation, gpa), buffer, size);
     if (translation.kind == HV_TRANSLATION_OVERLAY)
@@ -471,7 +496,7 @@ enum hv_gpa_result hv_write_gpa(struct hv_vp *vp, hv_gpa gpa, const void *buffer
 
     if (!vp->partition->second_stage)
         return vp->hv->ops->write_gpa(vp->hv->context, vp->handle, gpa, buffer, size);
-    hv_translate_gpa(vp, gpa, HV_ACCESS_WRITE, &translation);
+    translate_again(vp, gpa, HV_ACCESS_WRITE, &translation);
     if (translation.kind == HV_TRANSLATION_RAM)
         return vp->hv->ops->write_gpa(vp->hv->context, vp->handle, spa_of(&translation, gpa), buffer, size);
     if (translation.kind == HV_TRANSLATION_OVERLAY)
@@ -479,16 +504,25 @@ enum hv_gpa_result hv_write_gpa(struct hv_vp *vp, hv_gpa gpa, const void *buffer
     return result_of(&translation);
 }
 
-enum hv_gpa_result hv_probe_write_gpa(struct hv_vp *vp, hv_gpa gpa, size_t size)
+enum hv_gpa_result hv_lock_write_gpa(struct hv_vp *vp, hv_gpa gpa, size_t size, struct hv_translation *place)
 {
-    struct hv_translation translation;
-
     if (!vp->partition->second_stage)
         return vp->hv->ops->probe_write(vp->hv->context, vp->handle, gpa, size);
-    hv_translate_gpa(vp, gpa, HV_ACCESS_WRITE, &translation);
-    if (translation.kind == HV_TRANSLATION_RAM)
-        return vp->hv->ops->probe_write(vp->hv->context, vp->handle, spa_of(&translation, gpa), size);
-    return result_of(&translation);
+    translate_again(vp, gpa, HV_ACCESS_WRITE, place);
+    if (place->kind == HV_TRANSLATION_RAM)
+        return vp->hv->ops->probe_write(vp->hv->context, vp->handle, spa_of(place, gpa), size);
+    return result_of(place);
+}
+
+void hv_write_locked_gpa(struct hv_vp *vp, const struct hv_translation *place, hv_gpa gpa, const void *buffer,
+                         size_t size)
+{
+    if (!vp->partition->second_stage)
+        vp->hv->ops->write_gpa(vp->hv->context, vp->handle, gpa, buffer, size);
+    else if (place->kind == HV_TRANSLATION_RAM)
+        vp->hv->ops->write_gpa(vp->hv->context, vp->handle, spa_of(place, gpa), buffer, size);
+    else if (place->kind == HV_TRANSLATION_OVERLAY)
+        memcpy(byte_of(place, gpa), buffer, size);
 }
 
 /* -- Pages for memory pools (TLFS 7.3) -- */

@@ -152,7 +152,7 @@ static bool reserve_entry(const struct hv_gpa_space *space, uint64_t entry, unsi
 
 static void count_entry(struct hv_gpa_space *space, uint64_t entry, unsigned count, int sign)
 {
-    if (entry && !(entry & HV_GPA_NO_SOURCE))
+    if (hv_gpa_entry_is_counted(entry))
         atomic_fetch_add_explicit(&space->mapped_pages, (uint64_t)((int64_t)sign * count), memory_order_relaxed);
     if (is_use(space, entry))
         count_uses(space->parent, hv_gpa_entry_source(entry), count, sign);

@@ -43,6 +43,12 @@ static inline uint64_t hv_gpa_entry_make(uint64_t source, unsigned rights)
     return source << HV_PAGE_SHIFT | (uint64_t)rights << HV_GPA_RIGHTS_SHIFT | HV_GPA_MAPPED;
 }
 
+/* Whether it adds to the space's mapped pages. */
+static inline bool hv_gpa_entry_is_counted(uint64_t entry)
+{
+    return entry && !(entry & HV_GPA_NO_SOURCE);
+}
+
 struct hv_gpa_table {
     _Atomic uint64_t entries[HV_GPA_BLOCK_PAGES];
     struct hv_gpa_table *next; /* in the list of those not in use */

@@ -274,6 +274,7 @@ struct blocks {
     unsigned variable_count;
     size_t input_size, output_size; /* whole lists included */
     hv_gpa input_gpa, output_gpa;
+    struct hv_translation output; /* where the output goes, once it is known that it can be written */
 };
 
 static hv_status check_input_value(const struct hv *hv, unsigned row, uint64_t input, struct blocks *blocks)
@@ -342,20 +343,18 @@ static hv_status run_locked(struct hv_call *call, unsigned row)
     return status;
 }
 
-/*
- * The page has been probed; one that vanished since, or never was, drops what is written to it. Elements before the
- * start index are an earlier execution's.
- */
-static void write_output(const struct hv_call *call, const struct hv_hypercall_row_info *info, hv_gpa gpa)
+/* One that never was drops what is written to it. Elements before the start index are an earlier execution's. */
+static void write_output(const struct hv_call *call, const struct hv_hypercall_row_info *info,
+                         const struct blocks *blocks)
 {
     size_t from = info->output + (size_t)call->rep_start * info->output_element;
     size_t to = info->output + (size_t)call->reps_done * info->output_element;
     const uint8_t *page = call->output;
 
     if (info->output)
-        hv_write_gpa(call->vp, gpa, page, info->output);
+        hv_write_locked_gpa(call->vp, &blocks->output, blocks->output_gpa, page, info->output);
     if (to > from)
-        hv_write_gpa(call->vp, gpa + from, page + from, to - from);
+        hv_write_locked_gpa(call->vp, &blocks->output, blocks->output_gpa + from, page + from, to - from);
 }
 
 static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input, const struct blocks *blocks)
@@ -381,7 +380,7 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
         return leave(call.exit);
     outcome.reps_done = call.reps_done;
     if (outcome.status == HV_STATUS_SUCCESS || call.reps_done > call.rep_start)
-        write_output(&call, info, blocks->output_gpa);
+        write_output(&call, info, blocks);
     if (outcome.status == HV_STATUS_WAIT)
         outcome.exit = HV_EXIT_RETRY;
     if (info->rep && outcome.status == HV_STATUS_SUCCESS && call.reps_done < call.rep_count)
@@ -390,7 +389,7 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
 }
 
 /* Bring the input into the VP's scratch page and see that the output can be written. */
-static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_frame *frame, const struct blocks *blocks)
+static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_frame *frame, struct blocks *blocks)
 {
     enum hv_exit exit = HV_EXIT_DONE;
 
@@ -399,7 +398,7 @@ static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_fram
     else if (blocks->input_size)
         exit = read_memory(vp, blocks->input_gpa, blocks->input_size);
     if (exit == HV_EXIT_DONE && blocks->output_size) {
-        enum hv_gpa_result result = hv_probe_write_gpa(vp, blocks->output_gpa, blocks->output_size);
+        enum hv_gpa_result result = hv_lock_write_gpa(vp, blocks->output_gpa, blocks->output_size, &blocks->output);
 
         if (result != HV_GPA_OK)
             exit = parameter_fault(vp, blocks->output_gpa, HV_ACCESS_WRITE, result);

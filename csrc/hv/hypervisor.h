@@ -272,11 +272,12 @@ void hv_vp_init_done(struct hv_vp *vp); /* the VP's processor has taken INIT */
 /*
  * The VP the LP runs next, or NULL when none is ready. `slice` is the TSC (that of hv_create()'s machine) at which the
  * LP is to call again, HV_NANO100_NEVER for no limit; with NULL it is when a VP that has used up its cap may run
- * again, so a timer is to be set for it then too. From here to hv_stopped() the LP owns the VP, and a kick_vp() or
- * kick_lp() in between must make it come back even when the guest has not been entered yet.
+ * again, so a timer is to be set for it then too. From here to hv_stopped(), or to the next call, the LP owns the VP,
+ * and a kick_vp() or kick_lp() in between must make it come back even when the guest has not been entered yet.
+ * `interrupted`: the machine has an interrupt for the LP's root VP, which is to go first.
  */
-struct hv_vp *hv_schedule(struct hv *hv, unsigned lp, uint64_t *slice);
-/* The VP left the guest; it is not owned by the LP any more. */
+struct hv_vp *hv_schedule(struct hv *hv, unsigned lp, bool interrupted, uint64_t *slice);
+/* The VP left the guest, and the LP does not choose again at once: the VP is not owned by the LP any more. */
 void hv_stopped(struct hv_vp *vp);
 /*
  * Something came for a VP: an interrupt, an NMI, INIT, SIPI, the end of a debugger's stop. It has to be told for a
@@ -324,6 +325,7 @@ struct hv_partition_info {
     uint64_t privileges;
     uint64_t pages_available, pages_in_use; /* of its memory pool (TLFS 7.3.3) */
     uint64_t mapped_pages; /* of a child: with memory of its parent behind them */
+    uint64_t page_limit; /* how many it may have of them, by the operator's policy; or HV_PAGES_UNLIMITED */
     bool paused; /* by the operator */
 };
 /* The tree, a parent before its children. Fill at most `max` entries, return how many exist. */

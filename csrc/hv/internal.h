@@ -149,7 +149,7 @@ enum hv_sched_state {
 struct hv_sched_vp {
     enum hv_sched_state state;
     bool boosted; /* an interrupt came for it: it goes first */
-    bool yields; /* it spins on a lock: others go first, once (TLFS 18.3.3) */
+    bool yields; /* it spins on a lock or has nothing to do: others go first, once (TLFS 18.3.3); its LP's thread */
     uint32_t weight, cap, reserve; /* TLFS 18.2 */
     uint64_t inverse_weight; /* virtual ticks for a tick, times 2^20 */
     struct hv_heap_node fair, reserved; /* by virtual time; by when its reserve entitles it */
@@ -161,10 +161,18 @@ struct hv_sched_vp {
     uint64_t cap_time, reserve_time; /* when what it has used is paid for at the rate of its cap, of its reserve */
 };
 
+/* Memory behind a page as a VP sees it (gpa_space.c). */
+#define HV_KNOWN_PAGES 4u
+struct hv_known_page {
+    uint64_t page, epoch, spa;
+    unsigned rights; /* HV_ACCESS_* */
+};
+
 struct hv_vp {
     /* Pages that guests may see (allocate_pages()). */
     uint8_t *sim_page, *sief_page, *apic_assist_page;
     uint8_t *input_page, *output_page; /* scratch of the VP's own thread */
+    struct hv_known_page known_pages[HV_KNOWN_PAGES]; /* its owner's */
 
     struct hv *hv;
     struct hv_partition *_Atomic partition; /* NULL: in the pool of unused VPs */
@@ -249,6 +257,7 @@ struct hv_partition {
     uint32_t features, recommendations, spinlock_retries;
     uint64_t creation_flags; /* HV_CREATE_* (TLFS 5.2.4) */
     char name[64]; /* what the operator calls it */
+    uint64_t page_limit; /* pages it may have mapped, by the operator's policy; or HV_PAGES_UNLIMITED */
     struct hv_partition_lock lock;
     struct hv_partition_properties properties;
     struct hv_memory_pool *pool; /* memory_pool.c */
@@ -325,6 +334,7 @@ struct hv {
     void *context;
     struct hv_config config; /* of the machine, and of its own partition */
     uint64_t gpa_limit; /* first GPA beyond the GPA space */
+    _Atomic uint64_t translation_epoch; /* changes when any partition's second stage loses something */
     atomic_bool trace;
 
     struct hv_structure_lock structure;
@@ -367,6 +377,8 @@ bool hv_reserve_allows_vp(const struct hv_partition *partition);
 
 /* partition.c */
 struct hv_partition *hv_find_partition(struct hv *hv, hv_partition_id id); /* structure lock held */
+/* Ask the operator's policy about something of `parent`'s; SUCCESS, WAIT or NO_RESOURCES. Structure lock held. */
+hv_status hv_admit(struct hv_vp *caller, const struct hv_partition *parent, struct hv_admission *admission);
 static inline bool hv_partition_is_active(const struct hv_partition *partition)
 {
     return atomic_load(&partition->state) == HV_PARTITION_ACTIVE;
@@ -404,6 +416,8 @@ hv_status hv_gpa_take_page(struct hv_partition *depositor, uint64_t gpa_page);
 void hv_gpa_give_page(struct hv_partition *depositor, uint64_t gpa_page);
 /* No VP of the partition or of its descendants uses what was taken away, once the caller's instruction has retired. */
 void hv_gpa_flush(struct hv_vp *caller, struct hv_partition *partition);
+/* The same for these VPs only. `caller` is NULL when no VP runs. */
+void hv_flush_second_stage(struct hv *hv, struct hv_vp *caller, const struct hv_vp_set *handles);
 /* Of `count` pages from an SPA's page on so many are memory; the next ones may be, unless it is 0. */
 unsigned hv_gpa_count_memory(const struct hv_partition *partition, uint64_t page, unsigned count);
 /* The VP on whose thread this is, for platform functions that want to know: set by what may change overlays. */
@@ -500,6 +514,11 @@ static inline hv_nano100_time hv_time_from_tsc(const struct hv_partition *partit
 
     return (uint64_t)(((unsigned __int128)tsc * partition->tsc_scale) >> 64) + (uint64_t)offset;
 }
+static inline uint64_t hv_sample_tsc(const struct hv *hv)
+{
+    return hv->ops->sample_tsc(hv->context);
+}
+
 static inline uint64_t hv_machine_tsc(const struct hv *hv)
 {
     return hv->ops->read_tsc(hv->context, 0);
@@ -590,7 +609,13 @@ void hv_gpa_set_overlay(struct hv_partition *partition, enum hv_overlay_kind kin
 /* gpa_space.c: memory as a partition's VPs see it, overlays included; ranges lie in one page */
 enum hv_gpa_result hv_read_gpa(struct hv_vp *vp, hv_gpa gpa, void *buffer, size_t size);
 enum hv_gpa_result hv_write_gpa(struct hv_vp *vp, hv_gpa gpa, const void *buffer, size_t size);
-enum hv_gpa_result hv_probe_write_gpa(struct hv_vp *vp, hv_gpa gpa, size_t size);
+/*
+ * A place for a call's output, which is the same until the VP's instruction ends (TLFS 4.6): who takes the page away or
+ * maps another waits for the VP to leave the guest before its own call is complete (ops->flush_second_stage()).
+ */
+enum hv_gpa_result hv_lock_write_gpa(struct hv_vp *vp, hv_gpa gpa, size_t size, struct hv_translation *place);
+void hv_write_locked_gpa(struct hv_vp *vp, const struct hv_translation *place, hv_gpa gpa, const void *buffer,
+                         size_t size);
 
 /* vp.c */
 /* A VP out of the pool, or a new one, that is in no partition. False: no memory, or no handle left. */
@@ -670,7 +695,7 @@ bool hv_pm_timer_read(struct hv_vp *vp, const struct hv_io_access *io, uint32_t 
 
 /* vp_registers.c: all registers of a VP the caller owns; `count`: in: room, out: entries */
 void hv_vp_read_all_registers(struct hv_vp *vp, struct hv_register_entry *entries, size_t *count);
-/* gpa_space.c: pages of a child that have memory of its parent behind them */
+/* gpa_space.c: pages of a child that have memory of its parent behind them; 0 for the machine's own */
 uint64_t hv_gpa_mapped_pages(const struct hv_partition *partition);
 /* gpa_space.c: as the VPs of the partition see it; the range lies in one page */
 enum hv_gpa_result hv_partition_read_gpa(struct hv_partition *partition, hv_gpa gpa, void *buffer, size_t size);

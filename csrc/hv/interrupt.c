@@ -16,12 +16,10 @@ static bool vector_in(const uint64_t vectors[4], uint8_t vector)
 
 void hv_interrupt_request(struct hv_vp *vp, uint8_t vector)
 {
-    if (vp->lapic) {
+    if (vp->lapic)
         hv_lapic_request(vp, vector);
-    } else {
+    else
         vp->hv->ops->request_interrupt(vp->hv->context, vp->handle, vector);
-        hv_vp_wake(vp);
-    }
     atomic_fetch_add_explicit(&vp->interrupts_requested, 1, memory_order_relaxed);
 }
 

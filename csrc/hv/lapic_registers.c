@@ -439,7 +439,7 @@ bool hv_lapic_set_base(struct hv_vp *caller, struct hv_vp *vp, uint64_t value)
         struct hv_vp_set set = {{0}};
 
         set.bank[vp->handle / 64] = UINT64_C(1) << (vp->handle % 64);
-        vp->hv->ops->flush_second_stage(vp->hv->context, caller->handle, &set);
+        hv_flush_second_stage(vp->hv, caller, &set);
     }
     return allowed;
 }

@@ -58,6 +58,7 @@ struct hv_partition *hv_partition_allocate(struct hv *hv, hv_vp_index vp_limit)
     hv_partition_lock_init(&partition->lock);
     partition->vp_limit = vp_limit;
     partition->vp_banks = (vp_limit + 63) / 64;
+    partition->page_limit = HV_PAGES_UNLIMITED;
     partition->vps = calloc(vp_limit, sizeof(struct hv_vp *));
     partition->hypercall_page = hv->ops->allocate_pages(hv->context, 2);
     if (!partition->vps || !partition->hypercall_page) {
@@ -159,13 +160,31 @@ static hv_status check_creation(const struct hv_partition *parent, const struct 
     return HV_STATUS_SUCCESS;
 }
 
-/* Ask the operator's policy; its answer may also narrow the default privileges. */
-static hv_status admit(struct hv_vp *caller, struct hv_admission *admission)
+static uint64_t promised_pages(const struct hv_partition *partition)
+{
+    uint64_t most = partition->hv->gpa_limit >> HV_PAGE_SHIFT;
+
+    if (partition->page_limit == HV_PAGES_UNLIMITED)
+        return hv_gpa_mapped_pages(partition);
+    return partition->page_limit < most ? partition->page_limit : most; /* so that sums do not overflow */
+}
+
+static void add_memory_of_children(const struct hv_partition *parent, struct hv_admission *admission)
+{
+    for (const struct hv_partition *child = parent->children; child; child = child->next_sibling) {
+        admission->mapped_pages += hv_gpa_mapped_pages(child);
+        admission->promised_pages += promised_pages(child);
+    }
+}
+
+hv_status hv_admit(struct hv_vp *caller, const struct hv_partition *parent, struct hv_admission *admission)
 {
     struct hv *hv = caller->hv;
 
+    admission->parent = parent->id;
     admission->partitions = hv->partition_count;
     admission->vps = hv->vp_count;
+    add_memory_of_children(parent, admission);
     switch (hv->ops->admit(hv->context, caller->handle, admission)) {
     case HV_PROGRESS_DONE:
         return HV_STATUS_SUCCESS;
@@ -221,9 +240,9 @@ hv_status hv_call_create_partition(struct hv_call *call)
     struct hv *hv = parent->hv;
     struct hv_admission admission = {
         .what = HV_ADMIT_PARTITION,
-        .parent = parent->id,
         .depth = parent->depth + 1,
         .privileges = hv_child_privileges(parent),
+        .page_limit = HV_PAGES_UNLIMITED,
     };
     hv_status status = check_creation(parent, in);
 
@@ -231,11 +250,12 @@ hv_status hv_call_create_partition(struct hv_call *call)
         status = HV_STATUS_INSUFFICIENT_MEMORY;
     if (status != HV_STATUS_SUCCESS)
         return status;
-    status = admit(call->vp, &admission);
+    status = hv_admit(call->vp, parent, &admission);
     if (status == HV_STATUS_SUCCESS) {
         child = make_child(parent, in, admission.privileges & hv_child_privileges_limit(parent));
         if (child) {
             memcpy(child->name, admission.name, sizeof(child->name) - 1);
+            child->page_limit = admission.page_limit;
             hv_partition_insert(child, hv->next_partition_id++);
             memcpy(call->output, &child->id, sizeof(child->id));
             return HV_STATUS_SUCCESS;
@@ -496,6 +516,7 @@ static void describe(const struct hv_partition *partition, struct hv_partition_i
         .privileges = atomic_load(&partition->privileges),
         .paused = atomic_load(&partition->paused),
         .mapped_pages = hv_gpa_mapped_pages(partition),
+        .page_limit = partition->page_limit,
     };
     memcpy(info->name, partition->name, sizeof(info->name));
     hv_pool_balance(partition, &info->pages_available, &info->pages_in_use);

@@ -97,14 +97,19 @@ struct hv_gva_translation {
 #define HV_GVA_SET_PAGE_TABLE_BITS (1u << 4)
 #define HV_GVA_TLB_FLUSH_INHIBIT (1u << 5)
 
+#define HV_PAGES_UNLIMITED UINT64_MAX
+
 /* A partition that its parent asks for; what the operator's policy may decide (qemu_hv/policy). */
 struct hv_admission {
     enum { HV_ADMIT_PARTITION, HV_ADMIT_VP } what;
     uint64_t parent, partition; /* IDs; partition is 0 while it does not exist */
     unsigned depth; /* of the partition in the tree; the root has 0 */
     unsigned partitions, vps; /* that exist in the machine, not counting the new one */
+    uint64_t mapped_pages; /* of the parent's children, together (TLFS 8.1.1) */
+    uint64_t promised_pages; /* to them: as many as their limits allow, or as they have where there is none */
     uint64_t privileges; /* HV_ADMIT_PARTITION: in: default, out: the new partition's privileges */
     char name[64]; /* HV_ADMIT_PARTITION: out: what the operator calls it, UTF-8, terminated */
+    uint64_t page_limit; /* HV_ADMIT_PARTITION: in: HV_PAGES_UNLIMITED, out: pages it may have mapped at a time */
 };
 
 struct hv_platform_ops {
@@ -146,6 +151,8 @@ struct hv_platform_ops {
     /* -- Time. The one time base: the TSC as the guest reads it (docs/architecture.md, "Time"). -- */
 
     uint64_t (*read_tsc)(void *context, hv_vp_handle vp);
+    /* The same, if need be ahead of what this thread has still to do before: for scheduling, not for guests. */
+    uint64_t (*sample_tsc)(void *context);
     /*
      * `timer` is 0..HV_VP_TIMER_COUNT-1. Call hv_timer_expired(vp, timer) when the guest's TSC has reached `tsc`, or
      * never when it is HV_NANO100_NEVER. Replaces what was set for that timer. May be called with the VP's lock held:
@@ -157,7 +164,10 @@ struct hv_platform_ops {
 
     /* -- Interrupts: the local APIC of a root or guest-role VP is the machine's own -- */
 
-    /* Latch an edge-triggered fixed interrupt in the VP's local APIC; lost when the APIC is software-disabled. */
+    /*
+     * Latch an edge-triggered fixed interrupt in the VP's local APIC; lost when the APIC is software-disabled. With
+     * role=root the VP's LP calls hv_schedule() soon, as for an interrupt of one of the machine's devices.
+     */
     void (*request_interrupt)(void *context, hv_vp_handle vp, uint8_t vector);
     void (*apic_eoi)(void *context, hv_vp_handle vp, uint32_t value);
     uint64_t (*apic_read_icr)(void *context, hv_vp_handle vp);

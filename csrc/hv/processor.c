@@ -145,6 +145,8 @@ static const struct {
     {LEAF_EXTENDED_VERSION, REGISTER_EDX, 30}, /* ExtendedAmd3DNow */
 };
 
+#define FEATURES ((UINT64_C(1) << (sizeof(feature_bits) / sizeof(feature_bits[0]))) - 1)
+
 static uint64_t property(const uint64_t *value)
 {
     return __atomic_load_n(value, __ATOMIC_RELAXED); /* the parent may set it while the child runs */
@@ -155,8 +157,10 @@ static void apply_feature_property(const struct hv_vp *vp, uint32_t leaf, struct
     uint64_t features = property(&vp->partition->properties.processor_features);
     uint32_t *registers[] = {&result->eax, &result->ebx, &result->ecx, &result->edx};
 
-    for (unsigned i = 0; i < sizeof(feature_bits) / sizeof(feature_bits[0]); i++) {
-        if (feature_bits[i].leaf == leaf && !((features >> i) & 1))
+    for (uint64_t missing = ~features & FEATURES; missing; missing &= missing - 1) {
+        unsigned i = (unsigned)__builtin_ctzll(missing);
+
+        if (feature_bits[i].leaf == leaf)
             *registers[feature_bits[i].reg] &= ~(1u << feature_bits[i].bit);
     }
 }

@@ -343,6 +343,20 @@ static bool start(struct hv_lp *lp, struct hv_vp *vp, uint64_t now)
     return true;
 }
 
+/* The VP that runs, if one does, has left the guest. */
+static void stop(struct hv_lp *lp, uint64_t now)
+{
+    struct hv_vp *vp = lp->running;
+
+    if (!vp)
+        return;
+    account(lp, vp, now);
+    lp->running = NULL;
+    lp->last = vp;
+    vp->sched.state = HV_SCHED_STOPPED;
+    atomic_store(&vp->owner, HV_OWNER_NONE);
+}
+
 static bool is_entitled(const struct hv_vp *vp, uint64_t now)
 {
     return vp->sched.reserve && vp->sched.reserve_time <= now;
@@ -436,17 +450,24 @@ static void boost(struct hv_lp *lp, struct hv_vp *vp, uint64_t now)
     vp->sched.boosted = true;
 }
 
-/* The root VP is asked each time: the machine's own devices wake it. */
-static void look_at_root(struct hv_lp *lp, uint64_t now)
+/* The root VP is asked each time: the machine's own devices wake it, and make it go first. */
+static void look_at_root(struct hv_lp *lp, bool interrupted, uint64_t now)
 {
     struct hv_vp *root = lp->root;
 
-    if (!root || root->sched.state != HV_SCHED_OFF || !is_ready(root))
+    if (!root)
         return;
-    place(lp, root, now);
-    admit(lp, root, now);
+    if (root->sched.state == HV_SCHED_OFF && is_ready(root)) {
+        place(lp, root, now);
+        admit(lp, root, now);
+        interrupted = true;
+    }
+    if (!interrupted || root->sched.boosted)
+        return;
     if (root->sched.state == HV_SCHED_QUEUED)
         boost(lp, root, now);
+    else
+        root->sched.boosted = root->sched.state == HV_SCHED_STOPPED;
 }
 
 /* -- More than one LP -- */
@@ -561,7 +582,7 @@ static bool steal(struct hv *hv, struct hv_lp *lp, uint64_t now)
 }
 
 /* Send VPs that may move away from a parked LP. No lock is held. */
-static void evacuate(struct hv *hv, struct hv_lp *lp)
+static void evacuate(struct hv *hv, struct hv_lp *lp, uint64_t now)
 {
     for (;;) {
         unsigned left = STEAL_SEARCH;
@@ -571,6 +592,7 @@ static void evacuate(struct hv *hv, struct hv_lp *lp)
         bool moved;
 
         hv_scheduler_lock_take(&lp->lock);
+        stop(lp, now);
         vp = lp->last && may_move(lp->last) ? lp->last : find_movable(lp->fair, 0, 0, &left);
         reserve = vp ? vp->sched.reserve : 0;
         unlock_lp(lp);
@@ -632,19 +654,20 @@ static struct hv_lp *find_idle(struct hv *hv)
 
 /* -- What the platform and the other chapters call -- */
 
-struct hv_vp *hv_schedule(struct hv *hv, unsigned number, uint64_t *slice)
+struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint64_t *slice)
 {
     struct hv_lp *lp = &hv->lps[number], *helper = NULL;
-    uint64_t now = hv_machine_tsc(hv);
+    uint64_t now = hv_sample_tsc(hv);
     bool parked = atomic_load_explicit(&lp->parked, memory_order_relaxed), slice_over, found;
     struct hv_vp *vp;
 
     if (parked)
-        evacuate(hv, lp);
+        evacuate(hv, lp, now);
     hv_scheduler_lock_take(&lp->lock);
+    stop(lp, now);
     slice_over = now >= lp->slice_end;
     release_held(lp, now);
-    look_at_root(lp, now);
+    look_at_root(lp, interrupted, now);
     found = pick(hv, lp, now);
     set_idle(hv, lp, !found, now);
     if (!found && !parked && hv->lp_count > 1) {
@@ -677,14 +700,10 @@ void hv_stopped(struct hv_vp *vp)
 {
     struct hv *hv = vp->hv;
     struct hv_lp *lp = &hv->lps[atomic_load_explicit(&vp->lp, memory_order_relaxed)]; /* it cannot move while it runs */
-    uint64_t now = hv_machine_tsc(hv);
+    uint64_t now = hv_sample_tsc(hv);
 
     hv_scheduler_lock_take(&lp->lock);
-    account(lp, vp, now);
-    lp->running = NULL;
-    lp->last = vp;
-    vp->sched.state = HV_SCHED_STOPPED;
-    atomic_store(&vp->owner, HV_OWNER_NONE);
+    stop(lp, now);
     unlock_lp(lp);
 }
 
@@ -721,7 +740,7 @@ static bool make_ready(struct hv_lp *lp, struct hv_vp *vp, bool interrupt)
     }
     if (!is_ready(vp))
         return false;
-    now = hv_machine_tsc(vp->hv);
+    now = hv_sample_tsc(vp->hv);
     if (state == HV_SCHED_OFF) {
         place(lp, vp, now);
         admit(lp, vp, now);
@@ -761,17 +780,20 @@ void hv_vp_wake(struct hv_vp *vp)
 bool hv_lp_has_work(struct hv *hv, unsigned number)
 {
     struct hv_lp *lp = &hv->lps[number];
-    uint64_t now = hv_machine_tsc(hv);
+    uint64_t now = hv_sample_tsc(hv), release;
     bool work;
 
     hv_scheduler_lock_take(&lp->lock);
+    release = lp->next_release;
     release_held(lp, now);
-    look_at_root(lp, now);
-    work = lp->last && is_ready(lp->last) && earliest_start(lp->last) <= now;
+    look_at_root(lp, false, now);
+    /* Who has to be held back is the LP's to hold: only when it chooses does it set its timer for the time of release.
+     */
+    work = (lp->last && is_ready(lp->last)) || (lp->next_release != release && lp->next_release != HV_NANO100_NEVER);
     while (!work && lp->fair) {
         struct hv_vp *vp = VP_OF(lp->fair, fair);
 
-        work = is_ready(vp) && earliest_start(vp) <= now;
+        work = is_ready(vp);
         if (!work) {
             dequeue(lp, vp);
             put_back(lp, vp, now);
@@ -790,7 +812,7 @@ unsigned hv_vp_get_lp(const struct hv_vp *vp)
 
 bool hv_scheduler_init(struct hv *hv)
 {
-    uint64_t now = hv_machine_tsc(hv);
+    uint64_t now = hv_sample_tsc(hv);
 
     hv->slice_length = hv->config.tsc_frequency / SLICES_PER_SECOND;
     hv->lps = calloc(hv->config.vp_count, sizeof(*hv->lps));
@@ -845,7 +867,7 @@ void hv_scheduler_remove(struct hv_vp *vp)
 static void reload(struct hv_vp *vp, const struct hv_partition *partition)
 {
     struct hv_lp *lp = lock_lp_of(vp);
-    uint64_t now = hv_machine_tsc(vp->hv);
+    uint64_t now = hv_sample_tsc(vp->hv);
     enum hv_sched_state state = vp->sched.state;
     bool running = state == HV_SCHED_RUNNING;
 
@@ -908,7 +930,7 @@ uint64_t hv_vp_run_time(struct hv_vp *vp)
     uint64_t ticks = vp->sched.run_time;
 
     if (vp->sched.state == HV_SCHED_RUNNING)
-        ticks += elapsed(vp->sched.started, hv_machine_tsc(vp->hv));
+        ticks += elapsed(vp->sched.started, hv_sample_tsc(vp->hv));
     unlock_lp(lp);
     return nano100_of(vp->hv, ticks);
 }
@@ -919,7 +941,7 @@ void hv_get_lp_times(struct hv *hv, unsigned number, struct hv_lp_times *times)
     uint64_t now, run, idle, all;
 
     hv_scheduler_lock_take(&lp->lock);
-    now = hv_machine_tsc(hv);
+    now = hv_sample_tsc(hv);
     run = lp->run_time + (lp->running ? elapsed(lp->running->sched.started, now) : 0);
     idle = lp->idle_time + (lp->idle ? elapsed(lp->idle_since, now) : 0);
     all = elapsed(lp->created, now);
@@ -947,7 +969,7 @@ static void lp_restored(struct hv *hv, struct hv_lp *lp, uint64_t now)
 
 void hv_scheduler_restored(struct hv *hv)
 {
-    uint64_t now = hv_machine_tsc(hv);
+    uint64_t now = hv_sample_tsc(hv);
 
     hv->slice_length = hv->config.tsc_frequency / SLICES_PER_SECOND;
     for (unsigned i = 0; i < hv->lp_count; i++)

@@ -11,7 +11,7 @@
 #include "stream.h"
 
 #define STREAM_MAGIC UINT32_C(0x53565648) /* "HVVS" */
-#define STREAM_VERSION 2u
+#define STREAM_VERSION 3u
 
 static void header(struct hv_stream *s, struct hv *hv)
 {

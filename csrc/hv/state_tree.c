@@ -65,6 +65,7 @@ static void partition_fields(struct hv_stream *s, struct hv_partition *partition
     hv_stream_u64(s, &partition->creation_flags);
     hv_stream_bytes(s, partition->name, sizeof(partition->name));
     partition->name[sizeof(partition->name) - 1] = '\0';
+    hv_stream_u64(s, &partition->page_limit);
     properties(s, &partition->properties);
     hv_stream_atomic_flag(s, &partition->time_stopped);
     hv_stream_atomic_u64(s, &partition->stopped_time);

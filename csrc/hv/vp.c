@@ -107,6 +107,7 @@ void hv_vp_reset(struct hv_vp *vp)
     vp->apic_assist_msr = 0;
     vp->assist_vector = -1;
     memset(vp->apic_assist_page, 0, HV_PAGE_SIZE);
+    memset(vp->known_pages, 0, sizeof(vp->known_pages));
     memset(vp->power_state_config, 0, sizeof(vp->power_state_config));
 }
 
@@ -166,24 +167,13 @@ static void pool_take(struct hv_vp *vp)
 
 static hv_status admit(const struct hv_call *call)
 {
-    struct hv *hv = call->vp->hv;
     struct hv_admission admission = {
         .what = HV_ADMIT_VP,
-        .parent = call->partition->parent->id,
         .partition = call->partition->id,
         .depth = call->partition->depth,
-        .partitions = hv->partition_count,
-        .vps = hv->vp_count,
     };
 
-    switch (hv->ops->admit(hv->context, call->vp->handle, &admission)) {
-    case HV_PROGRESS_DONE:
-        return HV_STATUS_SUCCESS;
-    case HV_PROGRESS_WAIT:
-        return HV_STATUS_WAIT;
-    default:
-        return HV_STATUS_NO_RESOURCES;
-    }
+    return hv_admit(call->vp, call->partition->parent, &admission);
 }
 
 /* Power it on, suspended; only then others see it (TLFS 10.4.1). */
@@ -363,12 +353,15 @@ enum hv_exit hv_msr_read_vp_runtime(struct hv_vp *vp, uint32_t offset, uint64_t 
     return HV_EXIT_DONE;
 }
 
-/* TLFS 10.1.4: the read itself is the request to sleep. */
+/*
+ * TLFS 10.1.4: the read itself is the request to sleep. Who has nothing to do lets others go first, even if what ends
+ * the sleep is there already.
+ */
 enum hv_exit hv_msr_read_guest_idle(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
-    (void)vp;
     (void)offset;
     *value = 0;
+    vp->sched.yields = true;
     return HV_EXIT_IDLE;
 }
 

@@ -20,7 +20,7 @@ bool hv_vp_acquire(struct hv_vp *caller, struct hv_vp *vp)
     if (owner == HV_OWNER_HANDLER)
         return false; /* another call, which will not be long */
     /* Nobody waits here: the LP lets the VP alone for a slice, by when the caller has asked again. */
-    atomic_store(&vp->yield_until, hv_machine_tsc(vp->hv) + vp->hv->slice_length);
+    atomic_store(&vp->yield_until, hv_sample_tsc(vp->hv) + vp->hv->slice_length);
     vp->hv->ops->kick_vp(vp->hv->context, vp->handle);
     return false;
 }

@@ -170,6 +170,9 @@ struct ChildOperations {
         if (admission->what == hv_admission::HV_ADMIT_PARTITION && m.admitted_privileges) {
             admission->privileges = *m.admitted_privileges;
         }
+        if (admission->what == hv_admission::HV_ADMIT_PARTITION && m.admitted_pages) {
+            admission->page_limit = *m.admitted_pages;
+        }
         return m.admission_progress;
     }
 };

@@ -90,11 +90,12 @@ static void add_processors(py::class_<Machine> &type)
             "progress"_a)
         .def(
             "set_admission",
-            [](Machine &m, unsigned progress, std::optional<uint64_t> privileges) {
+            [](Machine &m, unsigned progress, std::optional<uint64_t> privileges, std::optional<uint64_t> page_limit) {
                 m.admission_progress = static_cast<hv_progress>(progress);
                 m.admitted_privileges = privileges;
+                m.admitted_pages = page_limit;
             },
-            "progress"_a, "privileges"_a = py::none());
+            "progress"_a, "privileges"_a = py::none(), "page_limit"_a = py::none());
 }
 
 /* -- What a child's processor tells the core -- */
@@ -240,14 +241,14 @@ static void add_running(py::class_<Machine> &type)
             "vp"_a)
         .def(
             "schedule",
-            [](Machine &m, unsigned lp) {
+            [](Machine &m, unsigned lp, bool interrupted) {
                 uint64_t slice = HV_NANO100_NEVER;
-                const hv_vp *vp = hv_schedule(m.core(), lp, &slice);
+                const hv_vp *vp = hv_schedule(m.core(), lp, interrupted, &slice);
                 m.leave();
                 return py::make_tuple(vp ? py::cast(hv_vp_get_handle(vp)) : py::object(py::none()),
                                       slice == HV_NANO100_NEVER ? py::object(py::none()) : py::cast(slice));
             },
-            "lp"_a)
+            "lp"_a, "interrupted"_a = false)
         .def(
             "stopped",
             [](Machine &m, hv_vp_handle vp) {
@@ -310,7 +311,8 @@ static void add_child_records(py::class_<Machine> &type)
             for (const auto &a : m.child_records.admissions) {
                 list.append(py::dict("what"_a = unsigned(a.what), "parent"_a = a.parent, "partition"_a = a.partition,
                                      "depth"_a = a.depth, "partitions"_a = a.partitions, "vps"_a = a.vps,
-                                     "privileges"_a = a.privileges));
+                                     "privileges"_a = a.privileges, "mapped_pages"_a = a.mapped_pages,
+                                     "promised_pages"_a = a.promised_pages));
             }
             return list;
         });
@@ -325,11 +327,11 @@ static py::list partitions(Machine &machine)
     machine.leave();
     py::list list;
     for (const auto &info : infos) {
-        list.append(py::dict("id"_a = info.id, "parent"_a = info.parent, "depth"_a = info.depth,
-                             "name"_a = std::string(info.name), "state"_a = unsigned(info.state),
-                             "vp_count"_a = info.vp_count, "privileges"_a = info.privileges,
-                             "pages_available"_a = info.pages_available, "pages_in_use"_a = info.pages_in_use,
-                             "mapped_pages"_a = info.mapped_pages, "paused"_a = info.paused));
+        list.append(py::dict(
+            "id"_a = info.id, "parent"_a = info.parent, "depth"_a = info.depth, "name"_a = std::string(info.name),
+            "state"_a = unsigned(info.state), "vp_count"_a = info.vp_count, "privileges"_a = info.privileges,
+            "pages_available"_a = info.pages_available, "pages_in_use"_a = info.pages_in_use,
+            "mapped_pages"_a = info.mapped_pages, "page_limit"_a = info.page_limit, "paused"_a = info.paused));
     }
     return list;
 }
@@ -344,7 +346,15 @@ static void add_tree(py::class_<Machine> &type)
                 m.leave();
                 return unsigned(progress);
             },
-            "partition"_a);
+            "partition"_a)
+        .def(
+            "operator_pause_partition",
+            [](Machine &m, uint64_t partition, bool pause) {
+                bool found = hv_operator_pause_partition(m.core(), partition, pause);
+                m.leave();
+                return found;
+            },
+            "partition"_a, "pause"_a);
 }
 
 void add_children(py::class_<Machine> &type)

@@ -111,6 +111,11 @@ struct PlatformOps {
         return m.tsc;
     }
 
+    static uint64_t sample_tsc(void *context)
+    {
+        return machine(context).tsc;
+    }
+
     static void set_timer(void *context, hv_vp_index vp, unsigned timer, uint64_t tsc)
     {
         Machine &m = machine(context);
@@ -147,6 +152,7 @@ struct PlatformOps {
         m.records.interrupts.push_back({vp, vector});
         m.apics_[vp].irr.set(vector);
         m.revoke_later_.push_back(vp);
+        hv_vp_wake(m.vp(vp));
     }
 
     static void apic_eoi(void *context, hv_vp_index vp, uint32_t value)
@@ -287,6 +293,7 @@ static hv_platform_ops make_table()
     ops.set_overlay = PlatformOps::set_overlay;
     ops.hypercall_code = PlatformOps::hypercall_code;
     ops.read_tsc = PlatformOps::read_tsc;
+    ops.sample_tsc = PlatformOps::sample_tsc;
     ops.set_timer = PlatformOps::set_timer;
     ops.vp_run_time = PlatformOps::vp_run_time;
     ops.request_interrupt = PlatformOps::request_interrupt;

@@ -130,7 +130,7 @@ class Machine
     std::vector<Processor> processors; /* by handle, and a last one for calls that name none */
     std::set<uint32_t> refused_registers; /* names whose values the processor refuses */
     hv_progress creation_progress = HV_PROGRESS_DONE, admission_progress = HV_PROGRESS_DONE;
-    std::optional<uint64_t> admitted_privileges;
+    std::optional<uint64_t> admitted_privileges, admitted_pages;
     ChildRecords child_records;
     /* Throws std::out_of_range where no child's processor is. */
     Processor &processor(hv_vp_handle handle);

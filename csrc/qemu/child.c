@@ -34,6 +34,7 @@ static void make_cpu(struct mshv_vp *vp)
         qatomic_store_release(&vp->making, MSHV_CPU_FAILED);
         return;
     }
+    cpu->env.features[FEAT_1_ECX] &= ~CPUID_EXT_MONITOR; /* TLFS 11.5: they are #UD */
     cpu_vmstate_unregister(CPU(cpu)); /* state.c saves it, as part of what belongs to the VP */
     s->by_cpu[CPU(cpu)->cpu_index] = vp;
     vp->cpu = cpu;
@@ -100,6 +101,7 @@ void mshv_reset_vp(void *context, hv_vp_handle handle, uint32_t apic_id, bool wa
     CPU(vp->cpu)->halted = 0;
     vp->run_ticks = 0;
     vp->waits_for_sipi = wait_for_sipi;
+    vp->unchecked = false;
     qatomic_set_mb(&vp->lines, 0);
 }
 
@@ -117,30 +119,6 @@ static void start(struct mshv_vp *vp)
     vp->waits_for_sipi = false;
     cpu_x86_load_seg_cache_sipi(vp->cpu, qatomic_read(&vp->sipi_vector));
     CPU(vp->cpu)->halted = 0;
-}
-
-/* -- The machine goes on -- */
-
-static void wake_children(void *opaque)
-{
-    MicrosoftHypervisor *s = opaque;
-
-    for (hv_vp_handle i = s->vp_count; i < HV_MAX_VPS; i++) {
-        struct mshv_vp *vp = mshv_vp(s, i);
-
-        if (vp && qatomic_load_acquire(&vp->making) == MSHV_CPU_MADE)
-            hv_vp_wake(vp->core);
-    }
-}
-
-/*
- * What came for a VP while its CPU was stopped found it waiting, and loaded state may have made it ready. The CPUs are
- * still stopped when the clock goes on, so this comes a moment later.
- */
-void mshv_wake_children(MicrosoftHypervisor *s)
-{
-    if (mshv_is_root(s))
-        aio_bh_schedule_oneshot(qemu_get_aio_context(), wake_children, s);
 }
 
 /* -- Lines -- */

@@ -309,6 +309,11 @@ bool mshv_clock_init(struct mshv_clock *clock, uint64_t frequency, Error **errp)
     return mshv_clock_set(clock, frequency, 0, errp);
 }
 
+uint64_t mshv_sample_tsc(void *context)
+{
+    return mshv_clock_read(&((MicrosoftHypervisor *)context)->clock);
+}
+
 /* For registers: reading one is not done ahead of time, as RDTSC may be. */
 uint64_t mshv_read_tsc(void *context, hv_vp_index vp)
 {

@@ -40,6 +40,7 @@ static void find_page(MicrosoftHypervisor *s, uint64_t page, struct mshv_cached_
         return;
     }
     found->region = region;
+    found->offset = offset;
     found->host = (uint8_t *)memory_region_get_ram_ptr(region) + offset;
     found->writable = memory_access_is_direct(region, true, MEMTXATTRS_UNSPECIFIED);
 }
@@ -74,6 +75,21 @@ enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, voi
     return HV_GPA_OK;
 }
 
+/*
+ * As if it had been mapped for writing: marks the memory dirty and invalidates code translated from it. There is seldom
+ * anything left to mark.
+ */
+static void note_written(const struct mshv_cached_page *page, uint8_t *host, size_t size)
+{
+    ram_addr_t address = memory_region_get_ram_addr(page->region) + page->offset + (host - page->host);
+    uint8_t clients = memory_region_get_dirty_log_mask(page->region);
+
+    if (!cpu_physical_memory_range_includes_clean(address, size, clients))
+        return;
+    memory_region_ref(page->region);
+    address_space_unmap(&address_space_memory, host, size, true, size);
+}
+
 enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size)
 {
     struct mshv_cached_page scratch;
@@ -88,9 +104,7 @@ enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, co
         return HV_GPA_NO_ACCESS;
     to = page->host + (gpa & ~HV_PAGE_MASK);
     memcpy(to, buffer, size);
-    /* As if it had been mapped for writing: marks the memory dirty and invalidates code translated from it. */
-    memory_region_ref(page->region);
-    address_space_unmap(&address_space_memory, to, size, true, size);
+    note_written(page, to, size);
     return HV_GPA_OK;
 }
 

@@ -4,7 +4,9 @@
  */
 #include "module.h"
 
+#include "hw/core/cpu.h"
 #include "hw/i386/apic.h"
+#include "hw/i386/apic_internal.h"
 #include "qemu/main-loop.h"
 
 /* NULL when there is no such CPU yet, or it has no APIC. */
@@ -16,11 +18,20 @@ static DeviceState *apic_of(void *context, hv_vp_handle vp)
     return cpu ? cpu->apic_state : NULL;
 }
 
+/* Only the CPU's own thread takes a request back, so there is nothing to do for one that this thread finds there. */
+static bool is_requested(MicrosoftHypervisor *s, hv_vp_handle vp, uint8_t vector)
+{
+    const X86CPU *cpu = mshv_vp(s, vp)->cpu;
+    const APICCommonState *apic = (const APICCommonState *)cpu->apic_state;
+
+    return current_cpu && qemu_cpu_is_self(CPU(cpu)) && (qatomic_read(&apic->irr[vector / 32]) >> vector % 32 & 1);
+}
+
 void mshv_request_interrupt(void *context, hv_vp_handle vp, uint8_t vector)
 {
     DeviceState *apic = apic_of(context, vp);
 
-    if (!apic)
+    if (!apic || is_requested(context, vp, vector))
         return;
     BQL_LOCK_GUARD();
     apic_hypervisor_request(apic, vector);

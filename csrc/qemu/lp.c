@@ -5,8 +5,8 @@
  * neither a flush nor a lock of QEMU's. QEMU's side of it is in accel/tcg: tcg_thread_exec().
  *
  * Kicks come from any thread, under core locks, and so do without the BQL. A thread that goes to sleep holds it from
- * its last look for work until it sleeps; who may have come in between lets the main loop, which takes the BQL, kick
- * the thread once more.
+ * its last look for work until it sleeps; who may have come in between wakes the thread once more with the BQL held:
+ * the thread of another LP does so as soon as it holds no core locks, else the main loop does.
  */
 #include "module.h"
 
@@ -59,6 +59,76 @@ static void set_slice(struct mshv_lp *lp, uint64_t slice)
         arm(lp, slice);
 }
 
+/* -- Waking threads that sleep -- */
+
+/* BQL held: the LP's thread sleeps, or has not looked for work yet. */
+static void wake_again(void *opaque)
+{
+    struct mshv_lp *lp = opaque;
+
+    if (qatomic_xchg(&lp->wake_again, false))
+        qemu_cond_broadcast(CPU(lp->cpu)->halt_cond);
+}
+
+void mshv_wake_lps(MicrosoftHypervisor *s)
+{
+    BQL_LOCK_GUARD();
+    for (unsigned i = 0; i < s->vp_count; i++)
+        wake_again(&s->lps[i]);
+}
+
+/* The kick that came with an interrupt from a device of the machine, or from the core, has brought the LP here. */
+static bool is_interrupted(const struct mshv_lp *lp)
+{
+    CPUState *cs = CPU(lp->cpu);
+    int request = qatomic_read(&cs->interrupt_request);
+
+    return request && x86_cpu_pending_interrupt(cs, request);
+}
+
+/*
+ * -- Polling: a thread that is wanted again soon after it had nothing to run does not sleep at once --
+ *
+ * Waking a thread takes longer than most parents take to answer an intercept. How long a thread polls grows while that
+ * would have sufficed, up to a limit which is also how much of the host's time it can waste at a time, and ends when it
+ * has been in vain.
+ */
+#define POLL_FIRST 10000 /* ns */
+#define POLL_MOST 200000
+
+static void adapt_polling(struct mshv_lp *lp)
+{
+    int64_t idle;
+
+    if (likely(!lp->idle_since))
+        return;
+    idle = get_clock() - lp->idle_since;
+    lp->idle_since = 0;
+    if (idle > POLL_MOST)
+        lp->poll_for = 0;
+    else if (idle > lp->poll_for)
+        lp->poll_for = MIN(MAX(lp->poll_for * 2, POLL_FIRST), POLL_MOST);
+}
+
+/* Returns whether the LP is to choose again. */
+static bool poll_for_work(struct mshv_lp *lp)
+{
+    CPUState *cs = CPU(lp->cpu);
+    bool wanted = false;
+
+    if (!lp->idle_since)
+        lp->idle_since = get_clock();
+    if (!lp->poll_for || !qemu_tcg_mttcg_enabled())
+        return false;
+    qatomic_set_mb(&lp->polls, true);
+    do {
+        cpu_relax();
+        wanted = qatomic_read(&lp->kicked) || is_interrupted(lp);
+    } while (!wanted && !qatomic_read(&cs->exit_request) && get_clock() - lp->idle_since < lp->poll_for);
+    qatomic_set_mb(&lp->polls, false);
+    return wanted || qatomic_read(&lp->kicked);
+}
+
 /* -- What the LP's thread asks (X86HypervisorClass) -- */
 
 static struct mshv_lp *lp_of(X86Hypervisor *hv, X86CPU *carrier)
@@ -68,17 +138,6 @@ static struct mshv_lp *lp_of(X86Hypervisor *hv, X86CPU *carrier)
     return &s->lps[mshv_vp_of(s, carrier)->handle];
 }
 
-/* The kick that came with an interrupt from a device of the machine has brought the LP here: its root VP is to go
- * first. */
-static void look_at_devices(struct mshv_lp *lp)
-{
-    CPUState *cs = CPU(lp->cpu);
-    int request = qatomic_read(&cs->interrupt_request);
-
-    if (request && x86_cpu_pending_interrupt(cs, request))
-        hv_vp_wake(mshv_vp(lp->machine, lp->index)->core);
-}
-
 /* -- CPUs that debuggers or the operator stop -- */
 
 static bool is_stopped(const CPUState *cs)
@@ -86,8 +145,8 @@ static bool is_stopped(const CPUState *cs)
     return qatomic_read(&cs->stop) || qatomic_read(&cs->stopped);
 }
 
-/* The core asks no more for a child VP that waits: it is to be told when the VP's CPU goes on. */
-static void hold(struct mshv_vp *vp)
+/* The core asks no more for a child VP that waits: it is told when the VP's CPU goes on (wake_resumed()). */
+void mshv_hold(struct mshv_vp *vp)
 {
     qatomic_set(&vp->held, true);
     qatomic_set_mb(&vp->machine->any_held, true);
@@ -112,6 +171,19 @@ static void wake_resumed(MicrosoftHypervisor *s)
     }
 }
 
+/* Registers that do not agree show only now, and are for the VP's parent to put right (TLFS 10.1.2). */
+static bool can_execute(struct mshv_vp *vp)
+{
+    if (!vp->child)
+        return true;
+    if (!mshv_child_prepare(vp))
+        return false; /* it was scheduled to take an INIT, and waits for SIPI now */
+    if (likely(mshv_registers_agree(vp)))
+        return true;
+    hv_invalid_vp_state(vp->core);
+    return false;
+}
+
 static X86CPU *exec_pick(X86Hypervisor *hv, X86CPU *carrier)
 {
     struct mshv_lp *lp = lp_of(hv, carrier);
@@ -120,23 +192,29 @@ static X86CPU *exec_pick(X86Hypervisor *hv, X86CPU *carrier)
     uint64_t slice;
 
     wake_resumed(lp->machine);
-    look_at_devices(lp);
     for (;;) {
-        core = hv_schedule(lp->machine->core, lp->index, &slice);
+        if (qatomic_read(&lp->kicked))
+            qatomic_set_mb(&lp->kicked, false);
+        core = hv_schedule(lp->machine->core, lp->index, is_interrupted(lp), &slice);
         set_slice(lp, slice);
-        if (!core)
+        if (!core) {
+            if (poll_for_work(lp))
+                continue;
             return NULL;
+        }
+        adapt_polling(lp);
         vp = mshv_vp(lp->machine, hv_vp_get_handle(core));
         vp->yield = false;
-        if (!vp->child || mshv_child_prepare(vp))
+        if (can_execute(vp))
             return vp->cpu;
-        hv_stopped(core); /* it was scheduled to take an INIT, and waits for SIPI now */
     }
 }
 
 static void exec_done(X86Hypervisor *hv, X86CPU *carrier, X86CPU *cpu)
 {
-    hv_stopped(mshv_vp_of((MicrosoftHypervisor *)hv, cpu)->core);
+    struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
+
+    hv_stopped(vp->core);
 }
 
 static bool carried_cpus_are_idle(X86Hypervisor *hv, X86CPU *carrier)
@@ -144,7 +222,8 @@ static bool carried_cpus_are_idle(X86Hypervisor *hv, X86CPU *carrier)
     struct mshv_lp *lp = lp_of(hv, carrier);
 
     wake_resumed(lp->machine);
-    return !hv_lp_has_work(lp->machine->core, lp->index);
+    /* Who kicks an LP that has nothing may want it to take something over. */
+    return !qatomic_read(&lp->kicked) && !hv_lp_has_work(lp->machine->core, lp->index);
 }
 
 /* -- What the core asks -- */
@@ -164,17 +243,10 @@ bool mshv_vp_waits(void *context, hv_vp_handle handle)
         return true;
     if (unlikely(is_stopped(CPU(vp->cpu)))) {
         if (vp->child)
-            hold(vp);
+            mshv_hold(vp);
         return true;
     }
     return vp->child ? mshv_child_waits(vp) : root_vp_waits(vp);
-}
-
-static void wake_again(void *opaque)
-{
-    struct mshv_lp *lp = opaque;
-
-    qemu_cpu_kick(CPU(lp->cpu));
 }
 
 void mshv_kick_lp(void *context, unsigned index)
@@ -194,8 +266,17 @@ void mshv_kick_lp(void *context, unsigned index)
             cpu_exit(current_cpu); /* one thread for all LPs: end this one's turn */
         return;
     }
+    qatomic_set_mb(&lp->kicked, true);
+    if (qatomic_read(&lp->polls))
+        return;
     qemu_cpu_kick(cs);
-    if (!bql_locked() && !qatomic_read(&cs->carried))
+    if (bql_locked() || qatomic_read(&cs->carried))
+        return;
+    qatomic_set(&lp->wake_again, true);
+    self = mshv_current_vp(s);
+    if (self && self->running)
+        self->wake_lps = true; /* see mshv_finish() */
+    else
         qemu_bh_schedule(lp->wake);
 }
 

@@ -85,6 +85,7 @@ struct mshv_cached_page {
     uint64_t page; /* GPA */
     uint8_t *host; /* NULL: no memory */
     MemoryRegion *region;
+    uint64_t offset; /* of the page in it */
     bool writable;
 };
 
@@ -108,6 +109,11 @@ struct mshv_lp {
     bool armed; /* the timer is set, for `armed_for` or an earlier time */
     uint64_t armed_for; /* guest TSC */
     QEMUTimer timer;
+    bool wake_again; /* its thread may have gone to sleep as it was kicked */
+    bool kicked; /* it is to choose again */
+    bool polls; /* ... and will see that without being woken */
+    int64_t poll_for; /* ns; its thread's, as the next */
+    int64_t idle_since; /* host ns; 0: it is not */
     QEMUBH *wake;
 };
 
@@ -128,7 +134,7 @@ struct mshv_vp {
     /* Child VPs, see child.c */
     bool child;
     bool waits_for_sipi;
-    bool held; /* found stopped by a debugger or the operator; any thread */
+    bool held; /* found stopped by a debugger or the operator, or loaded; any thread */
     uint8_t sipi_vector;
     unsigned making; /* enum mshv_making */
     unsigned lines; /* raised by any thread */
@@ -137,8 +143,11 @@ struct mshv_vp {
     QEMU_ALIGNED(MSHV_CACHE_LINE) bool leave; /* the instruction being executed has to leave the translated code */
     bool completing; /* ... after work that other threads have been given is done */
     bool yield; /* ... and the LP is to choose again (lp.c) */
+    bool wake_lps; /* ... and threads of LPs are to be woken again (lp.c) */
     bool ferr; /* of a child: FERR# was asserted */
+    bool unchecked; /* ... registers were set that may not agree with each other; of whoever owns the VP */
     bool stale; /* its TLB has to be flushed before it runs; set by any thread */
+    uint64_t tlb_fills; /* second_stage.c */
     struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
     bool running;
     uint64_t running_since; /* guest TSC */
@@ -261,6 +270,7 @@ extern const struct hv_platform_ops mshv_platform_ops;
 
 /* Platform operations, by file; see platform.h. */
 uint64_t mshv_read_tsc(void *context, hv_vp_handle vp);
+uint64_t mshv_sample_tsc(void *context);
 
 enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size);
 enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size);
@@ -296,6 +306,9 @@ void mshv_lps_restored(MicrosoftHypervisor *s); /* times of slices have lost the
 bool mshv_vp_waits(void *context, hv_vp_handle vp);
 void mshv_kick_vp(void *context, hv_vp_handle vp);
 void mshv_kick_lp(void *context, unsigned lp);
+/* What was kicked by threads that held core locks is woken for sure; no core lock held. */
+void mshv_wake_lps(MicrosoftHypervisor *s);
+void mshv_hold(struct mshv_vp *vp); /* a child VP is to be looked at when its CPU is not stopped */
 void mshv_set_lp_hooks(X86HypervisorClass *hooks);
 
 /* child.c */
@@ -303,7 +316,6 @@ enum hv_progress mshv_create_vp(void *context, hv_vp_handle vp);
 void mshv_reset_vp(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi);
 void mshv_start_vp(void *context, hv_vp_handle vp, uint8_t vector);
 void mshv_set_line(void *context, hv_vp_handle vp, enum hv_line line, bool raised);
-void mshv_wake_children(MicrosoftHypervisor *s); /* the machine is about to go on */
 bool mshv_child_prepare(struct mshv_vp *vp); /* before the LP executes it; false: it cannot be executed now */
 bool mshv_child_waits(const struct mshv_vp *vp); /* any thread */
 void mshv_set_child_hooks(X86HypervisorClass *hooks);
@@ -334,6 +346,8 @@ void mshv_set_child_exit_hooks(X86HypervisorClass *hooks);
 void mshv_get_register(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value);
 bool mshv_set_register(void *context, hv_vp_handle vp, enum hv_register_name name,
                        const union hv_register_value *value);
+/* Whether what a parent has set makes a state that the processor can execute with (TLFS 10.1.2). */
+bool mshv_registers_agree(struct mshv_vp *vp);
 
 /* page_tables.c */
 void mshv_translate_gva(void *context, hv_vp_handle vp, uint64_t gva, unsigned flags, struct hv_gva_translation *out);

@@ -153,7 +153,6 @@ static void run_state_changed(void *opaque, bool running, RunState state)
         return;
     }
     mshv_clock_resume(&s->clock);
-    mshv_wake_children(s);
     for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
         if (mshv_vp(s, i))
             mshv_timers_rearm(mshv_vp(s, i));

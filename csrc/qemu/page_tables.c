@@ -59,6 +59,13 @@ static bool fail(struct walk *walk, unsigned result)
     return false;
 }
 
+/* A table that cannot be accessed: the caller is told where it is. */
+static bool fail_at(struct walk *walk, uint64_t gpa, unsigned result)
+{
+    walk->out->gpa = gpa;
+    return fail(walk, result);
+}
+
 /* Whether it is not mapped at all, or only this access is denied */
 static bool is_mapped(const struct mshv_vp *vp, uint64_t gpa)
 {
@@ -72,7 +79,7 @@ static bool find_entry(struct walk *walk, uint64_t gpa, struct place *place)
 {
     if (find_place(walk->vp, gpa, HV_ACCESS_READ, place))
         return true;
-    return fail(walk, is_mapped(walk->vp, gpa) ? HV_GVA_TABLE_NO_READ : HV_GVA_TABLE_UNMAPPED);
+    return fail_at(walk, gpa, is_mapped(walk->vp, gpa) ? HV_GVA_TABLE_NO_READ : HV_GVA_TABLE_UNMAPPED);
 }
 
 /* Accessed and dirty bits are in the low half of all kinds of entry. */
@@ -84,7 +91,7 @@ static bool set_bits(struct walk *walk, uint64_t gpa, uint64_t entry, uint32_t b
     if (!(walk->flags & HV_GVA_SET_PAGE_TABLE_BITS) || !(bits & ~entry))
         return true;
     if (!find_place(walk->vp, gpa, HV_ACCESS_WRITE, &place))
-        return fail(walk, HV_GVA_TABLE_NO_WRITE);
+        return fail_at(walk, gpa, HV_GVA_TABLE_NO_WRITE);
     low = (uint32_t *)place.host;
     qatomic_or(low, cpu_to_le32(bits));
     memory_region_ref(place.region);
@@ -156,6 +163,9 @@ static bool may_access(const struct walk *walk)
 
     if (user_mode && !walk->user)
         return false;
+    if (!user_mode && walk->user && (walk->flags & (HV_GVA_VALIDATE_READ | HV_GVA_VALIDATE_WRITE)) &&
+        (env->cr[4] & CR4_SMAP_MASK) && !(env->eflags & AC_MASK))
+        return false;
     if ((walk->flags & HV_GVA_VALIDATE_WRITE) && !walk->writable && (user_mode || (env->cr[0] & CR0_WP_MASK)))
         return false;
     if (!(walk->flags & HV_GVA_VALIDATE_EXECUTE))
@@ -224,17 +234,12 @@ static bool start(struct walk *walk, uint64_t *table)
 {
     const CPUX86State *env = walk->env;
 
-    if (!(env->cr[4] & CR4_PAE_MASK)) {
-        walk->levels = LEVELS_32;
-        walk->gva = (uint32_t)walk->gva;
-        *table = env->cr[3] & 0xFFFFF000;
-        return true;
-    }
     if (!(env->efer & MSR_EFER_LMA)) {
-        walk->levels = LEVELS_PAE;
-        walk->gva = (uint32_t)walk->gva;
-        *table = env->cr[3] & 0xFFFFFFE0;
-        return true;
+        bool pae = env->cr[4] & CR4_PAE_MASK;
+
+        walk->levels = pae ? LEVELS_PAE : LEVELS_32;
+        *table = env->cr[3] & (pae ? 0xFFFFFFE0 : 0xFFFFF000);
+        return walk->gva <= UINT32_MAX || fail(walk, HV_GVA_NOT_PRESENT);
     }
     walk->levels = env->cr[4] & CR4_LA57_MASK ? LEVELS_LA57 : LEVELS_LONG;
     *table = env->cr[3] & PG_ADDRESS_MASK;

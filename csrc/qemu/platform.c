@@ -59,6 +59,7 @@ const struct hv_platform_ops mshv_platform_ops = {
     .free_pages = mshv_free_pages,
     .hypercall_code = mshv_hypercall_code,
     .read_tsc = mshv_read_tsc,
+    .sample_tsc = mshv_sample_tsc,
     .set_timer = mshv_set_timer,
     .vp_run_time = mshv_vp_run_time,
     .request_interrupt = mshv_request_interrupt,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The operator's policy in Python (qemu_hv/policy): whether a parent may create a partition or a VP, what a new
- * partition is called and may do.
+ * partition is called, may do and may have of memory.
  *
  * Python runs on a thread of its own, which takes neither the BQL nor any lock of the core, so a policy that hangs
  * holds up nobody but the VP that asked: its hypercall is executed again and again until there is an answer or the
@@ -162,18 +162,27 @@ static const char *const kinds[] = {
 static char *describe(const struct hv_admission *question)
 {
     return g_strdup_printf("{\"kind\": \"%s\", \"parent\": %" PRIu64 ", \"partition\": %" PRIu64
-                           ", \"depth\": %u, \"partitions\": %u, \"vps\": %u, \"privileges\": %" PRIu64 "}",
+                           ", \"depth\": %u, \"partitions\": %u, \"vps\": %u, \"privileges\": %" PRIu64
+                           ", \"mapped_pages\": %" PRIu64 ", \"promised_pages\": %" PRIu64 "}",
                            kinds[question->what], question->parent, question->partition, question->depth,
-                           question->partitions, question->vps, question->privileges);
+                           question->partitions, question->vps, question->privileges, question->mapped_pages,
+                           question->promised_pages);
 }
 
-/* {"allow": bool, "privileges": decimal string, "name": string, "reason": string}; anything else denies. */
+/* A number that may be absent, as a decimal string; false: it is no number. */
+static bool understand_number(const QDict *dict, const char *key, uint64_t *number)
+{
+    const char *text = qdict_get_try_str(dict, key);
+
+    return !text || qemu_strtou64(text, NULL, 10, number) == 0;
+}
+
+/* {"allow": bool, "privileges": number, "page_limit": number, "name": string}; anything else denies. */
 static bool understand(const char *text, struct hv_admission *answer)
 {
     Error *err = NULL;
     QObject *object = qobject_from_json(text, &err);
     QDict *dict = qobject_to(QDict, object);
-    const char *privileges;
     bool allowed;
 
     if (!dict) {
@@ -181,10 +190,8 @@ static bool understand(const char *text, struct hv_admission *answer)
         qobject_unref(object);
         return false;
     }
-    allowed = qdict_get_try_bool(dict, "allow", false);
-    privileges = qdict_get_try_str(dict, "privileges");
-    if (privileges && qemu_strtou64(privileges, NULL, 10, &answer->privileges) < 0)
-        allowed = false;
+    allowed = qdict_get_try_bool(dict, "allow", false) && understand_number(dict, "privileges", &answer->privileges) &&
+              understand_number(dict, "page_limit", &answer->page_limit);
     if (qdict_get_try_str(dict, "name"))
         g_strlcpy(answer->name, qdict_get_try_str(dict, "name"), sizeof(answer->name));
     qobject_unref(object);

@@ -187,6 +187,8 @@ static void describe_place(HvPartitionInfo *info, const struct hv_partition_info
     info->state = run_state(place->state);
     info->paused = place->paused;
     info->mapped_pages = place->mapped_pages;
+    info->has_page_limit = place->page_limit != HV_PAGES_UNLIMITED;
+    info->page_limit = place->page_limit;
     info->pool_pages = place->pages_available + place->pages_in_use;
     info->pool_free_pages = place->pages_available;
     info->vp_count = place->vp_count;

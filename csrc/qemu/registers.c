@@ -229,13 +229,24 @@ static bool set_debug_register(CPUX86State *env, unsigned index, uint64_t value)
 #define ATTRIBUTES_SHIFT 8 /* from a segment register's attributes to QEMU's flags, in both as in a descriptor */
 #define ATTRIBUTES_MASK 0xF0FFu
 
-static void get_segment(const SegmentCache *segment, struct hv_segment_register *value)
+#define TSS_MASK (DESC_P_MASK | DESC_S_MASK | 5u << DESC_TYPE_SHIFT)
+#define TSS (DESC_P_MASK | 1u << DESC_TYPE_SHIFT)
+
+/* A TSS that is loaded is busy; QEMU notes that in its descriptor only. */
+static uint32_t segment_flags(const CPUX86State *env, const SegmentCache *segment)
+{
+    bool is_tss = segment == &env->tr && (segment->flags & TSS_MASK) == TSS;
+
+    return segment->flags | (is_tss ? DESC_TSS_BUSY_MASK : 0);
+}
+
+static void get_segment(const CPUX86State *env, const SegmentCache *segment, struct hv_segment_register *value)
 {
     *value = (struct hv_segment_register){
         .base = segment->base,
         .limit = segment->limit,
         .selector = (uint16_t)segment->selector,
-        .attributes = (uint16_t)(segment->flags >> ATTRIBUTES_SHIFT & ATTRIBUTES_MASK),
+        .attributes = (uint16_t)(segment_flags(env, segment) >> ATTRIBUTES_SHIFT & ATTRIBUTES_MASK),
     };
 }
 
@@ -469,7 +480,7 @@ static void get_other(CPUX86State *env, uint32_t name, union hv_register_value *
     else if (is_between(name, HV_REGISTER_Dr0, HV_REGISTER_Dr3))
         value->reg64 = env->dr[name - HV_REGISTER_Dr0];
     else if (is_between(name, HV_REGISTER_Es, HV_REGISTER_Tr))
-        get_segment(find_segment(env, name), &value->segment);
+        get_segment(env, find_segment(env, name), &value->segment);
 }
 
 void mshv_get_register(void *context, hv_vp_handle handle, enum hv_register_name name, union hv_register_value *value)
@@ -568,12 +579,34 @@ static bool set_other(struct mshv_vp *vp, uint32_t name, const union hv_register
     return false;
 }
 
+static bool has_state_to_execute_with(const CPUX86State *env)
+{
+    const SegmentCache *cs = &env->segs[R_CS];
+    bool long_mode = env->efer & MSR_EFER_LMA, code64 = long_mode && (cs->flags & DESC_L_MASK);
+
+    if (long_mode && (!(env->cr[4] & CR4_PAE_MASK) || (env->eflags & VM_MASK)))
+        return false;
+    if (code64 ? (cs->flags & DESC_B_MASK) != 0 : env->eip > UINT32_MAX)
+        return false;
+    if (!(env->cr[0] & CR0_PE_MASK) && (env->eflags & VM_MASK))
+        return false;
+    return long_mode || !(env->cr[4] & CR4_PCIDE_MASK);
+}
+
+bool mshv_registers_agree(struct mshv_vp *vp)
+{
+    if (unlikely(vp->unchecked))
+        vp->unchecked = !has_state_to_execute_with(&vp->cpu->env);
+    return likely(!vp->unchecked);
+}
+
 bool mshv_set_register(void *context, hv_vp_handle handle, enum hv_register_name name,
                        const union hv_register_value *value)
 {
     struct mshv_vp *vp = mshv_vp(context, handle);
     CPUX86State *env = &vp->cpu->env;
 
+    vp->unchecked = vp->child;
     switch (name) {
     case HV_REGISTER_PendingInterruption:
         return set_pending_interruption(env, value->reg64);

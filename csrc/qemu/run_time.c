@@ -20,8 +20,9 @@ static void exec_enter(X86Hypervisor *hv, X86CPU *cpu)
     if (unlikely(vp->cpu != cpu))
         mshv_bind_cpu(vp, cpu); /* plugged in later */
     mshv_second_stage_enter(vp);
-    vp->running_since = mshv_clock_read(&vp->machine->clock);
     vp->running = true;
+    if (!mshv_is_root(vp->machine)) /* else the core's scheduler counts */
+        vp->running_since = mshv_clock_read(&vp->machine->clock);
 }
 
 static void exec_exit(X86Hypervisor *hv, X86CPU *cpu)
@@ -31,7 +32,8 @@ static void exec_exit(X86Hypervisor *hv, X86CPU *cpu)
     if (!vp || !vp->running)
         return;
     vp->running = false;
-    qatomic_set(&vp->run_ticks, vp->run_ticks + mshv_clock_read(&vp->machine->clock) - vp->running_since);
+    if (!mshv_is_root(vp->machine))
+        qatomic_set(&vp->run_ticks, vp->run_ticks + mshv_clock_read(&vp->machine->clock) - vp->running_since);
     mshv_child_left(vp);
 }
 

@@ -137,6 +137,51 @@ static const MemoryRegionOps apic_ops = {
     .impl = {.min_access_size = 1, .max_access_size = REGISTER_SIZE},
 };
 
+/*
+ * -- The size of QEMU's TLBs --
+ *
+ * They grow when they are flushed, if most of their entries were in use. A VP may run for ever without a flush, and a
+ * new one has the smallest TLBs there are, so one that fills them again and again gets one.
+ */
+#define FILLS_TO_LOOK 1024u
+#define FILLS_PER_ENTRY 4u
+#define ENTRIES_MOST (1u << 17)
+#define PERCENT_IN_USE 70u
+
+static uint16_t small_tlbs(const struct mshv_vp *vp)
+{
+    const CPUTLB *tlb = &CPU(vp->cpu)->neg.tlb;
+    uint16_t modes = 0;
+
+    for (unsigned mode = 0; mode < NB_MMU_MODES; mode++) {
+        size_t entries = (tlb->f[mode].mask >> CPU_TLB_ENTRY_BITS) + 1;
+
+        if (entries < ENTRIES_MOST && vp->tlb_fills > FILLS_PER_ENTRY * entries &&
+            tlb->d[mode].n_used_entries * 100 > entries * PERCENT_IN_USE)
+            modes |= 1u << mode;
+    }
+    return modes;
+}
+
+static void grow_tlbs(CPUState *cs, run_on_cpu_data modes)
+{
+    tlb_flush_by_mmuidx(cs, (uint16_t)modes.host_int);
+}
+
+/* In the middle of a fill, on the VP's thread */
+static void count_fill(struct mshv_vp *vp)
+{
+    uint16_t modes;
+
+    if (likely(++vp->tlb_fills % FILLS_TO_LOOK))
+        return;
+    modes = small_tlbs(vp);
+    if (modes) {
+        vp->tlb_fills = 0;
+        async_run_on_cpu(CPU(vp->cpu), grow_tlbs, RUN_ON_CPU_HOST_INT(modes));
+    }
+}
+
 /* -- Translation -- */
 
 /* False when the access is not allowed. */
@@ -176,11 +221,13 @@ bool mshv_translate(const struct mshv_vp *vp, uint64_t gpa, unsigned access, uin
 
 static bool second_stage(X86Hypervisor *hv, X86CPU *cpu, hwaddr gpa, MMUAccessType access_type, hwaddr *addr, int *prot)
 {
-    const struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
+    struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
     unsigned rights;
     uint64_t page;
 
-    if (unlikely(!vp->running) && !hv_vp_get_partition_id(vp->core))
+    if (likely(current_cpu == CPU(cpu)))
+        count_fill(vp);
+    else if (!hv_vp_get_partition_id(vp->core))
         return false; /* a debugger looks at a VP that has been deleted */
     if (!mshv_translate(vp, gpa, 1u << access_type, &page, &rights))
         return false;

@@ -80,6 +80,8 @@ static int child_post_load(void *opaque, int version_id)
     cs->halted = vp->saved_halted;
     cs->interrupt_request = (int)vp->saved_request;
     cs->exception_index = vp->saved_exception;
+    vp->unchecked = true;
+    mshv_hold(vp);
     return 0;
 }
 

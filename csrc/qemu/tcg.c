@@ -37,6 +37,10 @@ X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
     bool leave = vp->leave, yield = vp->yield;
 
     vp->leave = vp->completing = vp->yield = false;
+    if (unlikely(vp->wake_lps)) {
+        vp->wake_lps = false;
+        mshv_wake_lps(vp->machine);
+    }
     if (yield && !can_yield(exit))
         cpu_exit(CPU(vp->cpu)); /* what the processor does next comes first, but not more than that */
     switch (exit) {

@@ -66,7 +66,10 @@ class _Plan:
 
     @property
     def work_tree(self) -> WorkTree:
-        return WorkTree(cache.root() / "work" / self.work_key, self.source.path)
+        # The patches change headers on which nearly all objects depend. Were stock QEMU built where the patched one is,
+        # the next edit of the module would compile everything again.
+        name = f"{self.work_key}-stock" if self.flavour == "stock" else self.work_key
+        return WorkTree(cache.root() / "work" / name, self.source.path)
 
 
 def _trees() -> Path:
@@ -162,10 +165,13 @@ def _make(plan: _Plan, jobs: Optional[int]) -> None:
     with cache.atomic_directory(plan.tree) as temporary:
         _install(tree.build, firmware_folder, temporary)
         if plan.flavour == "sanitized":
-            module = sanitize.build_module(tree, MODULE_PLACEMENT.values())
+            module = sanitize.build_module(tree, MODULE_PLACEMENT.values(), jobs)
             shutil.copy(module, temporary / "lib" / "qemu" / module.name)
         _check(temporary, plan)
-    cache.mark_used(tree.folder)
+    if plan.flavour == "stock":
+        tree.discard()  # nothing of it will change
+    else:
+        cache.mark_used(tree.folder)
     cache.prune(_trees(), _KEPT_TREES)
     cache.prune(cache.root() / "work", _KEPT_WORK_TREES)
 

@@ -7,10 +7,13 @@ files are compiled again: with the commands of the normal build, and more flags.
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 import shlex
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Optional
 
 from ..errors import UserError
 from ..progress import say, track
@@ -27,12 +30,13 @@ _FLAGS = (
 )
 
 
-def build_module(tree: WorkTree, folders: Iterable[PurePosixPath]) -> Path:
+def build_module(tree: WorkTree, folders: Iterable[PurePosixPath], jobs: Optional[int] = None) -> Path:
     """Compile the module with the sanitizers.
 
     Args:
         tree: a work tree where the normal module is built.
         folders: the folders of QEMU's tree that hold the module's sources.
+        jobs: how many compilers run at once; None: one per processor.
 
     Returns:
         The module's file, in a folder of its own.
@@ -48,12 +52,21 @@ def build_module(tree: WorkTree, folders: Iterable[PurePosixPath]) -> Path:
     compile_steps = [step for step in steps if _is_compilation(step, sources)]
     if not compile_steps:
         raise UserError("the build has no module to instrument: no source of it is compiled")
-    with track("building the module with sanitizers") as reporter:
+    with (
+        track("building the module with sanitizers") as reporter,
+        concurrent.futures.ThreadPoolExecutor(jobs or os.cpu_count()) as pool,
+    ):
+        compilations = []
         for number, step in enumerate(compile_steps):
-            result = target / f"{number}.o"
-            _run(_with_output(step, result), tree.build)
-            objects[step["output"]] = result
-            reporter.update(number + 1, len(compile_steps) + 1)
+            result = objects[step["output"]] = target / f"{number}.o"
+            compilations.append(pool.submit(_run, _with_output(step, result), tree.build))
+        try:
+            for number, compilation in enumerate(concurrent.futures.as_completed(compilations)):
+                compilation.result()
+                reporter.update(number + 1, len(compile_steps) + 1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
         link = _link_step(steps, objects)
         module = target / link["output"]
         command = [str(objects.get(word, word)) for word in _with_output(link, module)]

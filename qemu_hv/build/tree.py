@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The work tree: one source and build folder that every flavour of QEMU is built in.
+"""The work tree: a source and build folder that QEMU is built in, again and again.
 
 The work tree is the pristine source with an *overlay*: files that the patches change or add and
 the module's sources. Going to another overlay rewrites only the files whose content changes, so
-that ninja compiles only what depends on them; stock QEMU, the patched one and each edit of the
-module share all other objects.
+that ninja compiles only what depends on them after an edit of the patches or the module.
 """
 
 from __future__ import annotations
@@ -103,9 +102,9 @@ class WorkTree:
                 return
             parent.rmdir()
 
-    def discard_build(self) -> None:
-        """Remove the build folder."""
-        shutil.rmtree(self.build, ignore_errors=True)
+    def discard(self) -> None:
+        """Remove all of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def module_files(csrc: Path, placement: Mapping[str, PurePosixPath]) -> dict[PurePosixPath, Content]:

@@ -66,6 +66,8 @@ def _reply(allow: bool, answer: Optional[Allow] = None) -> str:
     reply: dict[str, Any] = {"allow": allow}
     if answer is not None and answer.privileges is not None:
         reply["privileges"] = str(answer.privileges)
+    if answer is not None and answer.page_limit is not None:
+        reply["page_limit"] = str(answer.page_limit)
     if answer is not None and answer.name is not None:
         reply["name"] = answer.name
     return json.dumps(reply)

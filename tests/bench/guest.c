@@ -3,42 +3,15 @@
  * The benchmark's guest. It measures what the machine has: the architectural ways always, the hypervisor's when there
  * is one. So the same image gives the stock half and ours.
  *
- * Time is the HPET's, which follows QEMU's virtual clock in every QEMU. A line to the debug port per repetition:
- *
- *   BENCH name ps value          mean of some turns
- *   BENCH name ns value          a single event
- *   BENCH-END
- *
- * Options: repeat=N, repetitions of each figure; only=PREFIX, nothing but names that begin so (for a profiler).
+ * Time is the HPET's, which follows QEMU's virtual clock in every QEMU.
  */
-#include "guest.h"
+#include "measure.h"
 
 #define TURNS 50000u /* of an instruction loop: about half a millisecond */
 #define WARM_UP_TURNS 1000u
-#define ROUND_TRIPS 10u
-/* While the two CPUs have to share one of the host's, a round trip takes milliseconds: there are fewer, then. */
-#define IPI_TIME_LIMIT_NS 2000000000u
-#define IPI_REPETITIONS 4u /* for each of other figures */
 #define TIMER_SHOTS 8u /* per repetition */
-#define PATIENCE_US 2000000u
 
-#define VECTOR_THERE 0x50
-#define VECTOR_BACK 0x51
 #define VECTOR_TIMER 0x60
-
-static unsigned repeat = 9;
-static uint64_t tsc_frequency;
-static char only[32];
-
-static bool wanted(const char *name)
-{
-    return memcmp(name, only, strlen(only)) == 0;
-}
-
-static void report(const char *name, const char *unit, int64_t value)
-{
-    print("BENCH %s %s %lld\n", name, unit, (long long)value);
-}
 
 /* -- Instructions, in a bare loop; the loop is part of the figure -- */
 
@@ -195,111 +168,6 @@ static void measure_instructions(const struct instruction *list, unsigned count)
     }
 }
 
-/* -- IPIs to a CPU that spins, and back -- */
-
-struct ipi_way {
-    const char *name;
-    void (*send)(unsigned cpu, uint8_t vector);
-    void (*end)(void); /* of interrupt */
-};
-
-static const struct ipi_way *ipi_way;
-static volatile uint32_t arrived;
-static volatile bool spinning, round_trips_done;
-
-static void send_by_icr(unsigned cpu, uint8_t vector)
-{
-    apic_send_ipi(cpu, vector);
-}
-
-static void send_by_hypercall(unsigned cpu, uint8_t vector)
-{
-    hv_call(HV_SEND_SYNTHETIC_CLUSTER_IPI | HV_CALL_FAST, vector, UINT64_C(1) << cpu);
-}
-
-static uint8_t assist_pages[2][PAGE_SIZE] __attribute__((aligned(4096)));
-
-/* TLFS 13.3.4.1, as deployed systems do it. */
-static void end_by_assist_page(void)
-{
-    bool not_required;
-    __asm__ volatile("lock btrl $0, %1"
-                     : "=@ccc"(not_required), "+m"(*(uint32_t *)assist_pages[cpu_index()])
-                     :
-                     : "memory");
-    if (!not_required) {
-        wrmsr(HV_MSR_EOI, 0);
-    }
-}
-
-static void handle_there(struct frame *frame)
-{
-    (void)frame;
-    ipi_way->end();
-    ipi_way->send(0, VECTOR_BACK);
-}
-
-static void handle_back(struct frame *frame)
-{
-    (void)frame;
-    ipi_way->end();
-    arrived++;
-}
-
-static void spin(void *argument)
-{
-    (void)argument;
-    interrupts_on();
-    spinning = true;
-    while (!round_trips_done) {
-    }
-    interrupts_off();
-}
-
-static void round_trip(void)
-{
-    uint32_t before = arrived;
-    ipi_way->send(1, VECTOR_THERE);
-    while (arrived == before) {
-    }
-}
-
-/* Picoseconds of one of them. Too few are timed at once for the HPET, whose own access takes a microsecond. */
-static int64_t time_round_trips(void)
-{
-    uint64_t begin = rdtsc();
-    for (unsigned i = 0; i < ROUND_TRIPS; i++) {
-        round_trip();
-    }
-    return (int64_t)((rdtsc() - begin) * 1000000 / (tsc_frequency / 1000000) / ROUND_TRIPS);
-}
-
-static void measure_ipis(const struct ipi_way *way)
-{
-    if (!wanted(way->name)) {
-        return;
-    }
-    ipi_way = way;
-    spinning = false;
-    round_trips_done = false;
-    interrupt_set_handler(VECTOR_THERE, handle_there);
-    interrupt_set_handler(VECTOR_BACK, handle_back);
-    smp_start(1, spin, NULL);
-    while (!spinning) {
-    }
-    interrupts_on();
-    round_trip();
-    uint64_t started = clock_nanoseconds();
-    for (unsigned i = 0; i < repeat * IPI_REPETITIONS && clock_nanoseconds() - started < IPI_TIME_LIMIT_NS; i++) {
-        report(way->name, "ps", time_round_trips());
-    }
-    interrupts_off();
-    round_trips_done = true;
-    if (!smp_wait(1, PATIENCE_US)) {
-        guest_panic("CPU 1 does not come back");
-    }
-}
-
 /* -- How late a timer's handler runs on a CPU that is halted meanwhile -- */
 
 static volatile uint64_t handler_tsc;
@@ -394,15 +262,9 @@ static bool hypervisor_present(void)
     return (cpuid(1, 0).ecx & 1u << 31) && cpuid(HV_LEAF_INTERFACE, 0).eax == 0x31237648;
 }
 
-static void enable_assist_page(void *argument)
-{
-    (void)argument;
-    wrmsr(HV_MSR_APIC_ASSIST_PAGE, (uintptr_t)assist_pages[cpu_index()] | HV_MSR_ENABLE);
-}
-
 static void measure_architectural(void)
 {
-    static const struct ipi_way by_icr = {"ipi-icr", send_by_icr, apic_eoi};
+    static const struct ipi_way by_icr = {"ipi-icr", send_by_icr, apic_eoi, false, false};
     measure_instructions(architectural, sizeof(architectural) / sizeof(architectural[0]));
     measure_ipis(&by_icr);
     measure_apic_timer();
@@ -410,7 +272,7 @@ static void measure_architectural(void)
 
 static void measure_synthetic(void)
 {
-    static const struct ipi_way by_hypercall = {"ipi-hypercall", send_by_hypercall, end_by_assist_page};
+    static const struct ipi_way by_hypercall = {"ipi-hypercall", send_by_hypercall, end_by_assist_page, false, false};
     hv_enable();
     wrmsr(HV_MSR_REFERENCE_TSC, (uintptr_t)reference_tsc_page | HV_MSR_ENABLE);
     smp_run_all(enable_assist_page, NULL);
@@ -419,29 +281,12 @@ static void measure_synthetic(void)
     measure_synthetic_timer();
 }
 
-static void take_options(void)
-{
-    char text[16];
-    guest_option("only", only, sizeof(only));
-    if (!guest_option("repeat", text, sizeof(text))) {
-        return;
-    }
-    repeat = 0;
-    for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++) {
-        repeat = repeat * 10 + (unsigned)(*digit - '0');
-    }
-    if (repeat == 0) {
-        guest_panic("repeat=%s is not a positive number", text);
-    }
-}
-
 void guest_main(void)
 {
     if (cpu_count() != 2) {
         guest_panic("the benchmark's guest needs -smp 2");
     }
-    take_options();
-    tsc_frequency = clock_measure_tsc();
+    measure_begin();
     measure_architectural();
     if (hypervisor_present()) {
         measure_synthetic();

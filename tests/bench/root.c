@@ -5,18 +5,17 @@
  *
  * A child sees the runtime's memory where the root does, and runs functions of this file: the same code on the same
  * pages. Time is the TSC's, as measured by the HPET at the start. The lines it prints and the options are those of
- * guest.c.
+ * measure.h.
  */
 #include "root.h"
+
+#include "measure.h"
 
 #define BUFFER_SIZE (UINT64_C(256) << 20)
 #define SHARED_BEGIN UINT64_C(0x100000)
 #define PORT_DONE 0x80
-#define PATIENCE_US 2000000u
 
 #define VECTOR_MESSAGE 0x50
-#define VECTOR_THERE 0x51
-#define VECTOR_BACK 0x52
 #define VECTOR_CHANNEL 0x53
 #define CHANNEL_SINT 2u
 #define CHANNEL_PORT 0x10u
@@ -25,24 +24,7 @@
 #define PORT_TYPE_EVENT 2u
 #define CHILD_STACK_SIZE 0x4000u
 
-static unsigned repeat = 9;
-static uint64_t tsc_frequency, root_id;
-static char only[32];
-
-static bool wanted(const char *name)
-{
-    return memcmp(name, only, strlen(only)) == 0;
-}
-
-static void report(const char *name, const char *unit, uint64_t value)
-{
-    print("BENCH %s %s %llu\n", name, unit, (unsigned long long)value);
-}
-
-static uint64_t picoseconds(uint64_t ticks)
-{
-    return ticks * 1000000 / (tsc_frequency / 1000000);
-}
+static uint64_t root_id;
 
 /* -- Jobs: what root VPs and children are given to do -- */
 
@@ -239,29 +221,16 @@ static void measure_loops(void)
 #define INTERCEPTED_LEAF 1u
 #define INTERCEPT_TURNS 500u
 
-/*
- * The root halts while the child still computes, so that the child stays on the LP which took it up while the root ran;
- * then the root's LP has nothing to run, and neither has the child's while the root answers.
+/* While the child computes the root halts, and its LP has nothing to run; nor has the child's while the root answers.
  */
-#define ROOT_HALTS_AFTER_US 50u
-#define CHILD_COMPUTES_US 150u
-#define OTHER_LP_TURNS 20u /* a repetition */
 
 static volatile uint64_t cpuid_ticks;
-
-static void delay(unsigned microseconds)
-{
-    uint64_t end = rdtsc() + tsc_frequency / 1000000 * microseconds;
-    while (rdtsc() < end) {
-        cpu_pause();
-    }
-}
 
 static void compute_and_use_cpuid(struct worker *worker)
 {
     (void)worker;
     for (;;) {
-        delay(CHILD_COMPUTES_US);
+        delay(IPI_RHYTHM_US);
         uint64_t begin = rdtsc();
         cpuid(INTERCEPTED_LEAF, 0);
         cpuid_ticks = rdtsc() - begin;
@@ -328,16 +297,13 @@ static void answer(void)
     call_must(hv_form_set_vp_registers.code | HV_CALL_REPS(6), (uintptr_t)&exchange.set, 0);
 }
 
-/*
- * Interrupts are off while the root waits and works. What woke it stays requested until it is taken, so that is let in
- * before the root may sleep again.
- */
+/* Interrupts are off while the root waits and works. What woke it stays requested, so the root does not sleep again:
+ * it only lets the child go first. */
 static void turn_in_guest_idle(void)
 {
     while (message_page[0].type == 0) {
         rdmsr(HV_MSR_GUEST_IDLE);
     }
-    __asm__ volatile("sti; nop; cli" : : : "memory");
     answer();
 }
 
@@ -352,9 +318,8 @@ static void turn_by_interrupt(void)
     }
 }
 
-static void begin_intercepts(void (*function)(struct worker *worker))
+static void begin_intercepts(struct worker *worker, void (*function)(struct worker *worker))
 {
-    struct worker *worker = &workers[0];
     make_child(worker);
     child_begins_at(worker, function);
     child_intercept_cpuid(&worker->child, INTERCEPTED_LEAF);
@@ -367,13 +332,13 @@ static void begin_intercepts(void (*function)(struct worker *worker))
     child_resume(&worker->child, 0);
 }
 
-static void end_intercepts(void)
+static void end_intercepts(struct worker *worker)
 {
-    child_delete(&workers[0].child);
+    child_delete(&worker->child);
+    interrupts_on(); /* what the child asked for last; masked, the interrupt would not be ended by itself */
+    interrupts_off();
     wrmsr(HV_MSR_SINT0, HV_SINT_MASKED);
     message_page[0].type = 0;
-    interrupts_on(); /* what the child asked for last */
-    interrupts_off();
 }
 
 static void measure_intercept(const char *name, void (*turn)(void))
@@ -381,7 +346,7 @@ static void measure_intercept(const char *name, void (*turn)(void))
     if (!wanted(name)) {
         return;
     }
-    begin_intercepts(use_cpuid);
+    begin_intercepts(&workers[0], use_cpuid);
     for (unsigned repetition = 0; repetition <= repeat; repetition++) {
         uint64_t begin = rdtsc();
         for (unsigned i = 0; i < INTERCEPT_TURNS; i++) {
@@ -391,23 +356,25 @@ static void measure_intercept(const char *name, void (*turn)(void))
             report(name, "ps", picoseconds(rdtsc() - begin) / INTERCEPT_TURNS);
         }
     }
-    end_intercepts();
+    end_intercepts(&workers[0]);
 }
 
+/* A child that never runs has its place on the root's LP, so that the one that is measured gets the other. */
 static void measure_intercept_on_other_lp(const char *name)
 {
     if (!wanted(name)) {
         return;
     }
-    begin_intercepts(compute_and_use_cpuid);
-    for (unsigned i = 0; i < (repeat + 1) * OTHER_LP_TURNS; i++) {
-        delay(ROOT_HALTS_AFTER_US);
+    make_child(&workers[0]);
+    begin_intercepts(&workers[1], compute_and_use_cpuid);
+    for (unsigned i = 0; i < (repeat + 1) * IPI_SINGLE_TURNS; i++) {
         turn_by_interrupt();
-        if (i > OTHER_LP_TURNS) {
+        if (i > IPI_SINGLE_TURNS) {
             report(name, "ns", picoseconds(cpuid_ticks) / 1000); /* the turn before */
         }
     }
-    end_intercepts();
+    end_intercepts(&workers[1]);
+    child_delete(&workers[0].child);
 }
 
 /* -- TCG's own nested SVM (one CPU, without a hypervisor) -- */
@@ -570,135 +537,7 @@ static void measure_life(void)
     }
 }
 
-/* -- IPIs between CPUs -- */
-
-#define IPI_TURNS 50u
-#define IPI_REPETITIONS 4u /* for each of other figures */
-
-struct ipi_way {
-    const char *name;
-    void (*send)(unsigned cpu, uint8_t vector);
-    void (*end)(void); /* of interrupt */
-    bool receiver_halts, sender_halts;
-};
-
-static const struct ipi_way *ipi_way;
-static volatile uint32_t arrived;
-static volatile bool other_ready, other_done;
-static uint8_t assist_pages[2][PAGE_SIZE] __attribute__((aligned(4096)));
-
-static void send_by_icr(unsigned cpu, uint8_t vector)
-{
-    apic_send_ipi(cpu, vector);
-}
-
-static void send_by_hypercall(unsigned cpu, uint8_t vector)
-{
-    hv_call(HV_SEND_SYNTHETIC_CLUSTER_IPI | HV_CALL_FAST, vector, UINT64_C(1) << cpu);
-}
-
-/* TLFS 13.3.4.1 */
-static void end_by_assist_page(void)
-{
-    bool not_required;
-    __asm__ volatile("lock btrl $0, %1"
-                     : "=@ccc"(not_required), "+m"(*(uint32_t *)assist_pages[cpu_index()])
-                     :
-                     : "memory");
-    if (!not_required) {
-        wrmsr(HV_MSR_EOI, 0);
-    }
-}
-
-static void handle_there(struct frame *frame)
-{
-    (void)frame;
-    ipi_way->end();
-    ipi_way->send(0, VECTOR_BACK);
-}
-
-static void handle_back(struct frame *frame)
-{
-    (void)frame;
-    ipi_way->end();
-    arrived++;
-}
-
-static void receive_ipis(void *argument)
-{
-    (void)argument;
-    other_ready = true;
-    while (!other_done) {
-        if (ipi_way->receiver_halts) {
-            interrupts_on_halt();
-        } else {
-            interrupts_on();
-        }
-    }
-    interrupts_off();
-}
-
-static void round_trip(void)
-{
-    uint32_t before = arrived;
-    ipi_way->send(1, VECTOR_THERE);
-    while (arrived == before) {
-        if (ipi_way->sender_halts) {
-            interrupts_on_halt();
-        } else {
-            interrupts_on();
-        }
-    }
-    interrupts_off();
-}
-
-static void time_round_trips(void)
-{
-    for (unsigned repetition = 0; repetition < repeat * IPI_REPETITIONS; repetition++) {
-        uint64_t begin = rdtsc();
-        for (unsigned i = 0; i < IPI_TURNS; i++) {
-            round_trip();
-        }
-        report(ipi_way->name, "ps", picoseconds(rdtsc() - begin) / IPI_TURNS);
-    }
-}
-
-/* In the rhythm of measure_intercept_on_other_lp(): how long a host processor sleeps says how long it takes to wake. */
-static void time_single_round_trips(void)
-{
-    for (unsigned i = 0; i < repeat * OTHER_LP_TURNS; i++) {
-        delay(CHILD_COMPUTES_US);
-        uint64_t begin = rdtsc();
-        round_trip();
-        report(ipi_way->name, "ns", picoseconds(rdtsc() - begin) / 1000);
-    }
-}
-
-static void measure_ipis(const struct ipi_way *way)
-{
-    if (!wanted(way->name)) {
-        return;
-    }
-    ipi_way = way;
-    other_ready = other_done = false;
-    interrupt_set_handler(VECTOR_THERE, handle_there);
-    interrupt_set_handler(VECTOR_BACK, handle_back);
-    smp_start(1, receive_ipis, NULL);
-    while (!other_ready) {
-        cpu_pause();
-    }
-    round_trip();
-    if (way->receiver_halts) {
-        time_single_round_trips();
-    } else {
-        time_round_trips();
-    }
-    other_done = true;
-    round_trip();
-    if (!smp_wait(1, PATIENCE_US)) {
-        guest_panic("CPU 1 does not come back");
-    }
-}
+/* -- IPIs between CPUs (two LPs) -- */
 
 static void measure_halted_ipis(void)
 {
@@ -706,12 +545,6 @@ static void measure_halted_ipis(void)
     static const struct ipi_way spinning = {"ipi-halted-spinning", send_by_icr, apic_eoi, true, false};
     measure_ipis(&halted);
     measure_ipis(&spinning);
-}
-
-static void enable_assist_page(void *argument)
-{
-    (void)argument;
-    wrmsr(HV_MSR_APIC_ASSIST_PAGE, (uintptr_t)assist_pages[cpu_index()] | HV_MSR_ENABLE);
 }
 
 static void measure_hypercall_ipis(void)
@@ -936,13 +769,14 @@ static void measure_channel(const char *name, uint32_t type)
     child_begins_at(worker, use_channel);
     child_resume(&worker->child, 0);
     for (unsigned repetition = 0; repetition <= repeat; repetition++) {
-        channel_turns = 0;
+        if (repetition > 0) {
+            intercept_complete(&intercept, INTERCEPT_DONE);
+        }
         wait_for_channel(&intercept);
+        channel_turns = 0;
         if (repetition > 0) {
             report(name, "ps", picoseconds(channel_ticks) / CHANNEL_TURNS);
         }
-        channel_turns = 0;
-        intercept_complete(&intercept, INTERCEPT_DONE);
     }
     disconnect();
     child_delete(&worker->child);
@@ -990,26 +824,9 @@ static void measure_as_root(void)
     }
 }
 
-static void take_options(void)
-{
-    char text[16];
-    guest_option("only", only, sizeof(only));
-    if (!guest_option("repeat", text, sizeof(text))) {
-        return;
-    }
-    repeat = 0;
-    for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++) {
-        repeat = repeat * 10 + (unsigned)(*digit - '0');
-    }
-    if (repeat == 0) {
-        guest_panic("repeat=%s is not a positive number", text);
-    }
-}
-
 void guest_main(void)
 {
-    take_options();
-    tsc_frequency = clock_measure_tsc();
+    measure_begin();
     if (hypervisor_present()) {
         measure_as_root();
     } else if (cpu_count() == 1) {

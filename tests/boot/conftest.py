@@ -3,19 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from linux_guest import LinuxGuest, options
+from linux_guest import LinuxFactory, LinuxGuest, options
 
 from qemu_hv.pytest_plugin import HvMachineFactory
-
-
-class LinuxFactory(Protocol):
-    """Boots a kernel: see `linux_guest.options()` for the arguments."""
-
-    def __call__(self, kernel: str, **others: Any) -> LinuxGuest:
-        """Return a guest whose shell is ready."""
 
 
 @pytest.fixture

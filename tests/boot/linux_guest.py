@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Protocol, Union
 
 from qemu_hv import cache, initramfs, kernels
 from qemu_hv.machine import MachineOptions, SyncMachine
@@ -199,6 +199,13 @@ class LinuxGuest:
     def msr_writes(self) -> dict[str, int]:
         """Return how often each synthetic register was written, by name, on all VPs together."""
         return _sum_counters(self.machine.execute("query-hv-vps"), "msrs", ("writes",))
+
+
+class LinuxFactory(Protocol):
+    """Boots a kernel: see `options()` for the arguments."""
+
+    def __call__(self, kernel: str, **others: Any) -> LinuxGuest:
+        """Return a guest whose shell is ready."""
 
 
 def _sum_counters(vps: Sequence[Mapping[str, Any]], table: str, columns: Sequence[str]) -> dict[str, int]:

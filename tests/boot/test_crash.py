@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import LinuxFactory
-from linux_guest import LinuxGuest
+from linux_guest import LinuxFactory, LinuxGuest
 
 from qemu_hv.machine import Event
 

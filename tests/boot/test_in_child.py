@@ -7,8 +7,7 @@ The same is asked of them as of a kernel in the machine's own partition (test_bo
 from __future__ import annotations
 
 import pytest
-from conftest import LinuxFactory
-from linux_guest import LinuxGuest, options
+from linux_guest import LinuxFactory, LinuxGuest, options
 from test_boot import DETECTED, check_detection, check_time
 
 from qemu_hv import child_boot
@@ -28,10 +27,12 @@ def make_boot(hv_machine: HvMachineFactory) -> LinuxFactory:
 @pytest.mark.parametrize("smp", [1, 2, 4])
 @pytest.mark.parametrize("kernel", ["6.1", "6.12"])
 def test_kernel_boots_in_a_child(boot_in_child: LinuxFactory, kernel: str, smp: int) -> None:
-    """Detection, all VPs, clock and ticks of the hypervisor, clean power-off."""
+    """Detection, all VPs, clock and ticks of the hypervisor, TLB shootdowns and IPIs by hypercall, clean power-off."""
     guest = boot_in_child(kernel, smp=smp)
     check_detection(guest, smp)
     check_time(guest, smp)
+    guest.run("worker shootdown 20")
+    assert sum(guest.interrupts("TLB")) == 0
     assert guest.power_off() == 0
 
 
@@ -49,12 +50,4 @@ def test_other_machines(boot_in_child: LinuxFactory, others: dict[str, object]) 
     guest = boot_in_child("6.1", smp=2, **others)
     assert DETECTED in guest.kernel_log()
     assert guest.run("nproc").strip() == "2"
-    assert guest.power_off() == 0
-
-
-def test_work_on_all_processors(boot_in_child: LinuxFactory) -> None:
-    """TLB shootdowns and IPIs between the child's VPs, by hypercall."""
-    guest = boot_in_child("6.1", smp=4)
-    guest.run("worker shootdown 20")
-    assert sum(guest.interrupts("TLB")) == 0
     assert guest.power_off() == 0

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from conftest import LinuxFactory
-from linux_guest import kexec_command, kexec_initramfs
+from linux_guest import LinuxFactory, kexec_command, kexec_initramfs
 from test_boot import ROUNDS, check_detection, check_flushes, check_time
 
 

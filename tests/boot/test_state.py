@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LinuxFactory
-from linux_guest import LinuxGuest, Watch, options
+from linux_guest import LinuxFactory, LinuxGuest, Watch, options
 from test_boot import ROUNDS, TSC_PAGE, check_detection, check_flushes, check_time
 
 from qemu_hv.machine import SyncMachine

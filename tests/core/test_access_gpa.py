@@ -106,7 +106,7 @@ def test_end_of_the_space(setup: Setup, code: int) -> None:
 
 @pytest.mark.parametrize("code", BOTH)
 def test_cache_types(setup: Setup, code: int) -> None:
-    """Those of TLFS 12.3.3 and no others; the rest of the control flags is reserved."""
+    """Those of TLFS 12.3.3 and no others; the rest of the control flags is reserved (TLFS 12.3.5)."""
     for control in range(256):
         expected = Status.SUCCESS if control in (0, 1, 4, 5, 6) else Status.INVALID_PARAMETER
         assert setup.call(code, 0x1000, control=control).status == expected
@@ -136,13 +136,13 @@ def test_write(setup: Setup) -> None:
 
 
 def test_unmapped(setup: Setup) -> None:
-    """Nothing there."""
+    """Nothing there (TLFS 12.3.5)."""
     assert setup.read(0x999000, 4) == UNMAPPED
     assert setup.write(0x999000, b"1234") == UNMAPPED
 
 
 def test_rights(setup: Setup) -> None:
-    """A missing right is told with the code of its access, not with an intercept."""
+    """A missing right is told with the code of its access, not with an intercept (TLFS 12.3.5)."""
     for rights in (0, READ, READ | EXECUTE, READ | WRITE):
         setup.root.try_map(setup.partition, 0x100, [0x700], rights)
         setup.machine.write(0x700000, b"data")
@@ -195,7 +195,7 @@ def test_apic_page(setup: Setup) -> None:
 
 
 def test_apic_page_takes_whole_registers(setup: Setup) -> None:
-    """Part of a register cannot be written."""
+    """Part of a register cannot be written (TLFS 13.2.2)."""
     setup.write(APIC_PAGE + APIC_TPR, struct.pack("<I", 0x20))
     assert setup.write(APIC_PAGE + APIC_TPR, b"\x30") == ILLEGAL_OVERLAY
     assert setup.write(APIC_PAGE + APIC_TPR + 2, bytes(4)) == ILLEGAL_OVERLAY

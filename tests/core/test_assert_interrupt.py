@@ -149,7 +149,7 @@ def test_disabled_apic_drops_it(root: Root, partition: int, apics: list[Apic]) -
 
 @pytest.mark.parametrize("kind", LATCHED)
 def test_level_is_withdrawn(root: Root, partition: int, apics: list[Apic], kind: int) -> None:
-    """TLFS 13.3.2, 13.3.3: withdrawing a level-triggered interrupt clears its bit in the IRR."""
+    """TLFS 13.3.2, 13.3.3, 13.4.3: withdrawing a level-triggered interrupt clears its bit in the IRR."""
     assert assert_interrupt(root, partition, 0x51, kind, level=True) == Status.SUCCESS
     assert (apics[0].irr, apics[0].tmr, apics[0].line) == ([0x51], [0x51], True)
     assert assert_interrupt(root, partition, NONE, kind, level=True) == Status.SUCCESS
@@ -334,14 +334,14 @@ def test_type_that_does_not_exist(root: Root, partition: int, kind: int) -> None
 
 @pytest.mark.parametrize("bit", range(2, 32))
 def test_reserved_control_bits(root: Root, partition: int, bit: int) -> None:
-    """TLFS 13.5.1: reserved bits of the control are checked."""
+    """TLFS 13.4.2, 13.5.1: reserved bits of the control are checked."""
     assert assert_interrupt(root, partition, 0x51, reserved=1 << bit) == Status.INVALID_PARAMETER
 
 
 @pytest.mark.parametrize("vector", [0x100, 0x7FFFFFFF, 0xFFFFFFFE])
 @pytest.mark.parametrize("kind", ALL_TYPES)
 def test_vector_out_of_range(root: Root, partition: int, kind: int, vector: int) -> None:
-    """TLFS 13.5.1: 0 to 255, or none."""
+    """TLFS 13.4.3, 13.5.1: 0 to 255, or none."""
     assert assert_interrupt(root, partition, vector, kind) == Status.INVALID_PARAMETER
 
 
@@ -356,7 +356,7 @@ def test_vector_of_a_type_without(root: Root, partition: int, apics: list[Apic],
 
 @pytest.mark.parametrize("kind", [*LATCHED, SIPI])
 def test_none_for_an_edge(root: Root, partition: int, apics: list[Apic], kind: int) -> None:
-    """TLFS 13.3.3: deasserting an edge has no effect."""
+    """TLFS 13.3.3, 13.4.3: deasserting an edge has no effect."""
     assert assert_interrupt(root, partition, NONE, kind, destination=1) == Status.SUCCESS
     assert (apics[1].irr, root.machine.starts) == ([], [])
 

@@ -9,6 +9,7 @@ from root import (
     PRIVILEGE_FLAGS,
     PROCESSOR_CLFLUSH_SIZE,
     PROCESSOR_FEATURES,
+    PROCESSOR_XSAVE_FEATURES,
     Root,
 )
 
@@ -84,7 +85,10 @@ def test_feature_bits_that_are_always_there(parent: Parent) -> None:
 
 
 def test_feature_bits_that_are_never_there(parent: Parent) -> None:
-    """Appendix D: MONITOR, DS-CPL, VMX, EST, TM2, xTPR, PDCM, DCA; PSN, DS, ACPI, HTT, TM, PBE; SVM, SKINIT, WDT."""
+    """TLFS 11.5: MONITOR.
+
+    Appendix D: DS-CPL, VMX, EST, TM2, xTPR, PDCM, DCA; PSN, DS, ACPI, HTT, TM, PBE; SVM, SKINIT, WDT.
+    """
     _, _, ecx, edx = cpuid(parent, parent.vp, 1)
     for bit in (2, 3, 4, 5, 6, 7, 8, 10, 14, 15, 18):
         assert not ecx >> bit & 1
@@ -109,7 +113,7 @@ def test_later_features(parent: Parent) -> None:
 
 @pytest.mark.parametrize("leaf", [3, 5, 8, 9, 0xA, 0xC, 0xE, 0x14, 0x80000009, 0x8000000A, 0x80000019, 0x8000001E])
 def test_leaves_that_are_zero(parent: Parent, leaf: int) -> None:
-    """Appendix D: serial number, MONITOR, performance counters, SVM, and leaves nobody knew."""
+    """TLFS 11.5, appendix D: serial number, MONITOR, performance counters, SVM, and leaves nobody knew."""
     assert cpuid(parent, parent.vp, leaf) == ZEROES
 
 
@@ -225,6 +229,29 @@ def test_no_xsave_without_the_property(parent: Parent) -> None:
     assert not cpuid(parent, parent.vp, 7)[EBX] >> 5 & 1
     for subleaf in range(4):
         assert cpuid(parent, parent.vp, 0xD, ONES, subleaf) == ZEROES
+
+
+INTEL_COMPATIBILITY_MODE = {0, 1, 8}
+"""Of the processor features: SSE3, LAHF and SAHF, CMPXCHG16B."""
+
+
+def test_compatibility_mode(parent: Parent) -> None:
+    """TLFS 5.2.11: a parent may give what all processors of the vendor have, and that is what CPUID shows."""
+    partition = parent.create_partition()
+    parent.deposit(partition, 128)
+    assert parent.initialize(partition) == Status.SUCCESS
+    features = sum(1 << number for number in INTEL_COMPATIBILITY_MODE)
+    for code, number in ((PROCESSOR_FEATURES, features), (PROCESSOR_XSAVE_FEATURES, 0), (PROCESSOR_CLFLUSH_SIZE, 8)):
+        assert parent.set_property(partition, code, number) == Status.SUCCESS
+    vp = parent.create_vp(partition, 0)
+    shown = {
+        number
+        for number, (leaf, register, bit) in enumerate(FEATURE_BITS)
+        if cpuid(parent, vp, leaf)[register] >> bit & 1
+    }
+    assert shown == INTEL_COMPATIBILITY_MODE
+    assert cpuid(parent, vp, 0xD) == ZEROES
+    assert cpuid(parent, vp, 1)[EBX] >> 8 & 0xFF == 8
 
 
 # -- Hypervisor leaves, the root --

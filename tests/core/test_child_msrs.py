@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""TLFS 11.10, appendices F and G: what RDMSR and WRMSR of a child do."""
+"""TLFS 11.10, 11.10.1, appendices F and G: what RDMSR and WRMSR of a child do."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_tsc_aux(parent: Parent) -> None:
 
 @pytest.mark.parametrize(("index", "value"), [(0x17, 0), (0x79, 0), (0x8B, 0x8FFFFFFF << 32)], ids=hex)
 def test_constant(parent: Parent, index: int, value: int) -> None:
-    """Appendix G: reads a constant, writes are ignored."""
+    """TLFS 11.3 (index 0x17), appendix G: reads a constant, writes are ignored."""
     assert rdmsr(parent, index) == (Exit.DONE, value)
     assert wrmsr(parent, index, ONES) == Exit.DONE
     assert rdmsr(parent, index) == (Exit.DONE, value)
@@ -204,7 +204,7 @@ def test_other_vendor(parent: Parent, index: int) -> None:
 
 @pytest.mark.parametrize("index", [TSC, APIC_BASE, EFER, PAT, MCG_CAP, 0x17, 0x8B, 0x1234, 0xC0010010], ids=hex)
 def test_root_passes_through(parent: Parent, index: int) -> None:
-    """Appendices F, G: what is not hidden from the root is its processor's."""
+    """TLFS 11.3, appendices F, G: what is not hidden from the root is its processor's."""
     assert parent.machine.child_rdmsr(0, index)[0] == Exit.NATIVE
     assert parent.machine.child_wrmsr(0, index, ONES) == Exit.NATIVE
 

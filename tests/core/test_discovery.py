@@ -85,7 +85,7 @@ def test_2008r2_hides_what_came_later() -> None:
 
 @pytest.mark.parametrize("bit", range(6))
 def test_recommendations_show_in_leaf_4(generation: str, bit: int) -> None:
-    """TLFS 3.4: leaf 0x40000004 EAX tells recommendations, EBX the spinlock retries."""
+    """TLFS 3.4, 12.1.3: leaf 0x40000004 EAX tells recommendations, EBX the spinlock retries."""
     m = Machine(generation, recommendations=1 << bit, spinlock_retries=0xFFF)
     assert m.cpuid(0x40000004) == (1 << bit, 0xFFF, 0, 0)
 

@@ -40,7 +40,7 @@ def parent(generation: str) -> Parent:
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("access", range(9))
 def test_access_types(parent: Parent, kind: int, access: int) -> None:
-    """TLFS 9.1.1: one mask installs an intercept of each type, none removes it, others are not permitted."""
+    """TLFS 9.1.1, 9.2.3: one mask installs an intercept of each type, none removes it, others are not permitted."""
     permitted = access in (NONE, ACCESS[kind])
     expected = Status.SUCCESS if permitted else Status.INVALID_PARAMETER
     assert parent.try_install(kind, 0, access) == expected
@@ -48,13 +48,13 @@ def test_access_types(parent: Parent, kind: int, access: int) -> None:
 
 @pytest.mark.parametrize("access", [0x100, 0x103, 0x80000003])
 def test_access_type_is_checked_whole(parent: Parent, access: int) -> None:
-    """TLFS 9.3.1: the field has four bytes."""
+    """TLFS 9.2.3, 9.3.1: the field has four bytes."""
     assert parent.try_install(IO_PORT, 0, access) == Status.INVALID_PARAMETER
 
 
 @pytest.mark.parametrize("kind", [4, 5, 0xFFFFFFFF])
 def test_unknown_type(parent: Parent, kind: int) -> None:
-    """TLFS 9.3.1: the intercept type is invalid, whatever is asked of it."""
+    """TLFS 9.2.1, 9.3.1: the intercept type is invalid, whatever is asked of it."""
     for access in (NONE, READ | WRITE, EXECUTE):
         assert parent.try_install(kind, 0, access) == Status.INVALID_PARAMETER
 

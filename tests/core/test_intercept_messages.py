@@ -68,7 +68,7 @@ def register_bytes(parent: Parent, name: Register) -> bytes:
 
 
 def test_cpuid_message(parent: Parent) -> None:
-    """TLFS 16.5.1: registers and default results, in the order A, C, D, B."""
+    """TLFS 16.2.1, 16.2.2, 16.5.1: registers and default results, in the order A, C, D, B."""
     parent.install(CPUID, 0x80000002)
     native = (0x11111111, 0x22222222, 0x33333333, 0x44444444)
     exit_, default = parent.machine.child_cpuid(parent.vp, 0x80000002, 0, native, length=3)
@@ -182,7 +182,7 @@ def memory_fields(parent: Parent, payload: bytes) -> tuple[int, int, int, int, i
 @pytest.mark.parametrize("access", [READ, WRITE, EXECUTE])
 @pytest.mark.parametrize("unmapped", [False, True])
 def test_memory_message(parent: Parent, access: int, unmapped: bool) -> None:
-    """TLFS 16.3: both kinds have one layout; the GVA's page tells the cache type."""
+    """TLFS 16.2.2, 16.2.6, 16.3: both kinds have one layout; the GVA's page tells the cache type."""
     parent.machine.set_gva(parent.vp, 0x7F0000001000, 0x12345000, cache_type=1)
     exit_ = parent.machine.memory_intercept(parent.vp, 0x12345678, access, unmapped, 0x7F0000001678)
     assert exit_ == Exit.INTERCEPT
@@ -200,7 +200,7 @@ def test_memory_message(parent: Parent, access: int, unmapped: bool) -> None:
 
 
 def test_memory_message_of_a_page_table(parent: Parent) -> None:
-    """TLFS 16.3: no GVA, write-back."""
+    """TLFS 16.2.6, 16.3: no GVA, write-back."""
     assert parent.machine.memory_intercept(parent.vp, 0x5000, READ, True) == Exit.INTERCEPT
     assert memory_fields(parent, parent.receive().payload) == (0, 16, 6, 0, 0x5000)
 

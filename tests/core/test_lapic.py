@@ -471,7 +471,7 @@ def test_read_only_registers(apic: Apic, register: int) -> None:
 
 
 def test_between_registers(apic: Apic) -> None:
-    """What lies between the registers reads zero and ignores writes."""
+    """TLFS 13.2.2: 32 bits, aligned; what lies between the registers reads zero and ignores writes."""
     apic.write(TPR + 4, 0x40)
     assert (apic.read(TPR), apic.read(TPR + 4), apic.errors()) == (0, 0, 0)
 
@@ -1242,7 +1242,7 @@ def test_late_timer_of_a_deleted_vp(root: Root) -> None:
 
 
 def test_page_where_it_is(root: Root, apic: Apic) -> None:
-    """The registers are at the base address, over memory, and move with it."""
+    """TLFS 13.2.2: the registers are at the base address, over memory, and move with it."""
 
     def kind(gpa: int) -> Translation:
         return root.machine.translate(apic.vp, gpa, READ | WRITE)[0]

@@ -430,6 +430,102 @@ def test_failure_flushes_what_was_done(root: Root) -> None:
     assert len(root.machine.second_stage_flushes) == 1
 
 
+# -- What the operator's policy allows --
+
+
+def limited(root: Root, limit: int, **options: int) -> int:
+    """An active child that may have so many pages mapped."""
+    root.machine.set_admission(0, page_limit=limit)
+    partition = root.partition(**options)
+    root.machine.set_admission(0)
+    return partition
+
+
+def outcome(result: HypercallResult) -> tuple[Status | None, int]:
+    """Status and elements done."""
+    return result.status, result.reps_completed
+
+
+def test_limit_of_mapped_pages(root: Root) -> None:
+    """What is over it is refused as all that the policy denies, and what comes before it is done (TLFS 4.3)."""
+    partition = limited(root, 10)
+    vp = root.handle(partition, 0)
+    result = root.try_map(partition, 0x1F8, list(range(0x600, 0x610)))
+    assert outcome(result) == (Status.NO_RESOURCES, 10)
+    assert mapped(root, vp, 0x201) == (0x609, ALL)
+    assert mapped(root, vp, 0x202) is None
+    assert outcome(root.try_map(partition, 0x202, [0x60A])) == (Status.NO_RESOURCES, 0)
+    assert outcome(try_map_sparse(root, partition, [(0x1FF, 0x700), (5, 0x600)])) == (Status.NO_RESOURCES, 1)
+    root.unmap(partition, 0x1FF)
+    assert outcome(try_map_sparse(root, partition, [(5, 0x600), (0x1FF, 0x700)])) == (Status.NO_RESOURCES, 1)
+    assert root.machine.gpa_space(partition)[1] == 10
+    assert outcome(root.try_map(root.partition(), 0, list(range(0x600, 0x610)))) == (Status.SUCCESS, 16)
+
+
+def test_limit_spares_what_is_mapped(root: Root) -> None:
+    """New rights or other pages for what is mapped already are no more pages, among new ones too."""
+    partition = limited(root, 8, memory=6)
+    result = root.try_map(partition, 0, list(range(0x600, 0x610)), READ)
+    assert outcome(result) == (Status.NO_RESOURCES, 8)
+    assert outcome(root.try_map(partition, 0, list(range(0x700, 0x708)))) == (Status.SUCCESS, 8)
+    assert outcome(root.try_map(partition, 4, list(range(0x704, 0x70A)))) == (Status.NO_RESOURCES, 4)
+
+
+def test_limit_comes_after_what_is_wrong(root: Root) -> None:
+    """Of an element that is over the limit and wrong, the latter is told; of two elements, what the first has."""
+    partition = limited(root, 2)
+    assert outcome(root.try_map(partition, 0, [0x600, 0x601, END])) == (Status.INVALID_PARAMETER, 2)
+    assert outcome(root.try_map(partition, 0, [0x600, 0x601, 0x602, END])) == (Status.NO_RESOURCES, 2)
+
+
+def test_no_page_at_all(root: Root) -> None:
+    """A limit of none; unmapping and the partition's end need no page."""
+    partition = limited(root, 0)
+    assert outcome(root.try_map(partition, 0, [0x600])) == (Status.NO_RESOURCES, 0)
+    assert outcome(root.try_unmap(partition, 0, 3)) == (Status.SUCCESS, 3)
+    root.destroy(partition)
+
+
+def test_limit_and_large_ranges(current: Root) -> None:
+    """A large page is mapped as a whole or not; one that is there may be superseded, and parts of it."""
+    partition = limited(current, 3 * BLOCK)
+    sources = [0x1000 + n * BLOCK for n in range(4)]
+    assert outcome(current.try_map(partition, 0, sources, ALL | LARGE_PAGE)) == (Status.NO_RESOURCES, 3)
+    assert outcome(current.try_map(partition, 0, sources[1:], ALL | LARGE_PAGE)) == (Status.SUCCESS, 3)
+    assert outcome(current.try_map(partition, 7, list(range(0x1000, 0x1100)))) == (Status.SUCCESS, 256)
+    current.unmap(partition, 0x10)
+    assert outcome(current.try_map(partition, 3 * BLOCK, sources[:1], ALL | LARGE_PAGE)) == (Status.NO_RESOURCES, 0)
+    assert outcome(current.try_map(partition, 0, sources[:1], ALL | LARGE_PAGE)) == (Status.SUCCESS, 1)
+
+
+def test_inaccessible_pages_are_not_counted(current: Root) -> None:
+    """No page is behind them: they free what they supersede."""
+    partition = limited(current, 4, memory=4)
+    assert outcome(current.try_map(partition, 0, [0] * 16, NO_ACCESS)) == (Status.SUCCESS, 16)
+    assert current.machine.gpa_space(partition)[1] == 0
+    assert outcome(current.try_map(partition, 0, list(range(0x600, 0x605)))) == (Status.NO_RESOURCES, 4)
+
+
+def test_long_lists_at_the_limit_go_on(current: Root) -> None:
+    """Looking which pages are mapped already is work too: the call comes back in pieces and ends (TLFS 4.3)."""
+    partition = limited(current, 8 * BLOCK, deposit=200)
+    for block in range(8):
+        for half in (0, 256):
+            sources = [0x1000 + 2 * i for i in range(half, half + 256)]
+            assert outcome(current.try_map(partition, block * BLOCK + half, sources)) == (Status.SUCCESS, 256)
+    result = current.try_map(partition, 0, [0x1000 + n * BLOCK for n in range(9)], READ | LARGE_PAGE)
+    assert outcome(result) == (Status.NO_RESOURCES, 8)
+    assert result.retries >= 7
+
+
+def test_limit_is_saved(root: Root) -> None:
+    """A restored partition has its limit."""
+    partition = limited(root, 3, memory=2)
+    root.machine.restore(root.machine.save())
+    assert root.machine.partitions()[1]["page_limit"] == 3
+    assert outcome(root.try_map(partition, 2, [0x600, 0x601])) == (Status.NO_RESOURCES, 1)
+
+
 # -- A model --
 
 
@@ -446,16 +542,32 @@ class MapModel(RuleBasedStateMachine):
     """The map of a child against a dict, with runs, large ranges, flushes and the pool's balance."""
 
     generation = "current"
+    limit: int | None = None
 
     @initialize()
     def make(self) -> None:
         """A child with a large pool, and nothing mapped."""
         self.root = Root(self.generation, memory=64 * MIB)
+        self.root.machine.set_admission(0, page_limit=self.limit)
         self.partition = self.root.partition(deposit=400)
+        self.root.machine.set_admission(0)
         self.other = self.root.create_partition()
         self.vp = self.root.handle(self.partition, 0)
         self.free = self.root.balance(self.partition).available
         self.model: dict[int, tuple[int, int]] = {}
+
+    def allowed(self, pages: list[int]) -> int:
+        """How many of these pages can be mapped, one after the other."""
+        there = set(self.model)
+        for count, page in enumerate(pages):
+            if self.limit is not None and page not in there and len(there) >= self.limit:
+                return count
+            there.add(page)
+        return len(pages)
+
+    def expected(self, done: int, count: int) -> tuple[Status, int]:
+        """Result of a call with so many elements."""
+        return (Status.SUCCESS if done == count else Status.NO_RESOURCES, done)
 
     def change(self, place: int, sources: list[int], rights: int) -> bool:
         """Change the model; whether anything that could be used went."""
@@ -471,9 +583,11 @@ class MapModel(RuleBasedStateMachine):
         """Pages that follow each other."""
         count = min(count, END - place)
         sources = list(range(source, source + count))
+        done = self.allowed(list(range(place, place + count)))
         self.root.machine.clear_records()
-        assert self.root.try_map(self.partition, place, sources, rights).status == Status.SUCCESS
-        assert bool(self.root.machine.second_stage_flushes) == self.change(place, sources, rights)
+        result = self.root.try_map(self.partition, place, sources, rights)
+        assert outcome(result) == self.expected(done, count)
+        assert bool(self.root.machine.second_stage_flushes) == self.change(place, sources[:done], rights)
 
     @rule(place=st.sampled_from([0, BLOCK, 0x40000]), source=st.sampled_from([0x2000, 0x2200, 0x2001]), rights=RIGHTS)
     def map_block(self, place: int, source: int, rights: int) -> None:
@@ -485,14 +599,18 @@ class MapModel(RuleBasedStateMachine):
     def map_scattered(self, place: int, sources: list[int], rights: int) -> None:
         """Any pages."""
         sources = sources[: END - place]
-        assert self.root.try_map(self.partition, place, sources, rights).status == Status.SUCCESS
-        self.change(place, sources, rights)
+        done = self.allowed(list(range(place, place + len(sources))))
+        result = self.root.try_map(self.partition, place, sources, rights)
+        assert outcome(result) == self.expected(done, len(sources))
+        self.change(place, sources[:done], rights)
 
     @rule(pairs=st.lists(st.tuples(TARGETS, SOURCES), min_size=1, max_size=8), rights=RIGHTS)
     def map_sparse(self, pairs: list[tuple[int, int]], rights: int) -> None:
         """Any pages, anywhere."""
-        assert try_map_sparse(self.root, self.partition, pairs, rights).status == Status.SUCCESS
-        for page, source in pairs:
+        done = self.allowed([page for page, _ in pairs])
+        result = try_map_sparse(self.root, self.partition, pairs, rights)
+        assert outcome(result) == self.expected(done, len(pairs))
+        for page, source in pairs[:done]:
             self.model[page] = (source, rights)
 
     @rule(place=TARGETS, count=st.one_of(COUNTS, st.sampled_from([BLOCK, 1024, 4095])))
@@ -538,7 +656,15 @@ class MapModel2008R2(MapModel):
     generation = "2008r2"
 
 
+class LimitedMapModel(MapModel):
+    """With a policy that allows less than the rules want to map."""
+
+    limit = 600
+
+
 TestMapModel = MapModel.TestCase
 TestMapModel.settings = settings(settings.get_profile("core"), max_examples=25)
 TestMapModel2008R2 = MapModel2008R2.TestCase
 TestMapModel2008R2.settings = settings(settings.get_profile("core"), max_examples=10)
+TestLimitedMapModel = LimitedMapModel.TestCase
+TestLimitedMapModel.settings = settings(settings.get_profile("core"), max_examples=15)

@@ -266,7 +266,7 @@ def test_pages_begin_empty(generation: str) -> None:
 
 
 def test_trigger(channel: Channel) -> None:
-    """TLFS 14.5, 14.8.9: a pending trigger becomes a signal, its flag relative to the event port's; the bits go."""
+    """TLFS 14.5, 14.8.9, 14.8.9.2: a pending trigger becomes a signal, its flag relative to the event port's."""
     channel.parameter(3, EVENT_PORT, 9, MILLISECOND)
     channel.touch(3)
     assert channel.flags() == set()
@@ -399,7 +399,7 @@ def test_disabled_pages_are_looked_at_rarely(channel: Channel) -> None:
 
 @pytest.mark.parametrize(("connection", "flag"), [(99, 0), (MONITOR_PORT, 0), (0xFFFFFFFF, 0), (EVENT_PORT, 128)])
 def test_errors_are_discarded(channel: Channel, connection: int, flag: int) -> None:
-    """TLFS 14.5.3: a signal that fails is none, and others go on."""
+    """TLFS 14.5.3, 14.8.9.2: a signal that fails is none, and others go on."""
     channel.parameter(0, connection, flag, MILLISECOND)
     channel.parameter(1, EVENT_PORT, 5, MILLISECOND)
     channel.touch(0)

@@ -9,6 +9,7 @@ import pytest
 from root import (
     CREATE_PARTITION,
     DELETE_PARTITION,
+    EXPLICIT_SUSPEND,
     FINALIZE_PARTITION,
     FIRST_PAGE,
     GET_MEMORY_BALANCE,
@@ -23,7 +24,7 @@ from root import (
     Child,
     Root,
 )
-from simulated_guest import FAST, OUTPUT, Guest, privilege_mask
+from simulated_guest import FAST, GPA_END, OUTPUT, Guest, privilege_mask
 
 from qemu_hv._core import Exit, Privilege, Status
 
@@ -33,6 +34,7 @@ INITIALIZATION_COST = 4 + 16
 """The partition, and its virtual TLB (costs.def)."""
 UNINITIALIZED, ACTIVE, FINALIZING = range(3)
 """States of TLFS 5.2.5, as the operator's list counts them."""
+UNLIMITED = (1 << 64) - 1
 VALID_PROXIMITY = 1 << 63
 PREFERRED_PROXIMITY = 1 << 32
 PARENT = privilege_mask(
@@ -217,7 +219,7 @@ def test_finalized(root: Root) -> None:
 
 
 def test_destruction_returns_every_page(root: Root) -> None:
-    """TLFS 5.4: with VPs, memory and all still there; the pages are those deposited, each once."""
+    """TLFS 5.4.3: with VPs, memory and all still there; the pages are those deposited, each once."""
     before = root.balance()
     partition = root.create_partition()
     pages = root.deposit(partition, 300)
@@ -231,7 +233,7 @@ def test_destruction_returns_every_page(root: Root) -> None:
 
 
 def test_deletion_wants_an_empty_pool(root: Root) -> None:
-    """TLFS 5.6.4: OPERATION_DENIED while pages are left."""
+    """TLFS 5.4.2, 5.6.4: OPERATION_DENIED while pages are left."""
     partition = root.partition()
     assert root.finalize(partition) == Status.SUCCESS
     assert root.delete(partition) == Status.OPERATION_DENIED
@@ -451,6 +453,36 @@ def test_policy_narrows_privileges(root: Root) -> None:
     )
 
 
+def test_policy_hears_of_memory(root: Root) -> None:
+    """How much the parent's children have mapped, and what their limits still promise; not a grandchild's share."""
+    m = root.machine
+    m.set_admission(0, page_limit=300)
+    child = nested(root)
+    (mapped,) = (p["mapped_pages"] for p in m.partitions() if p["id"] == child.partition)
+    assert 0 < mapped < 300
+    m.set_admission(0, page_limit=1 << 63)
+    root.create_partition()
+    m.set_admission(0)
+    root.partition(memory=10)
+    m.clear_records()
+    root.create_partition()
+    child.create_partition()
+    asked = [(q["mapped_pages"], q["promised_pages"]) for q in m.admissions]
+    assert asked == [(mapped + 10, 300 + (GPA_END >> 12) + 10), (0, 0)]
+
+
+def test_policy_limits_memory_for_good(root: Root) -> None:
+    """The operator sees the limit of each partition; none is the largest number."""
+    m = root.machine
+    m.set_admission(0, page_limit=7)
+    limited = root.create_partition()
+    m.set_admission(0)
+    root.create_partition()
+    assert [p["page_limit"] for p in m.partitions()] == [UNLIMITED, 7, UNLIMITED]
+    assert root.delete(limited) == Status.SUCCESS
+    assert [p["page_limit"] for p in m.partitions()] == [UNLIMITED, UNLIMITED]
+
+
 # -- The operator --
 
 
@@ -508,6 +540,55 @@ def test_operator_waits_for_running_vps(root: Root) -> None:
 def test_operator_deletes_only_children(root: Root, partition: int) -> None:
     """The machine's own partition is no child."""
     assert root.machine.operator_delete_partition(partition) == 2
+
+
+@pytest.mark.parametrize("partition", [0, ROOT_ID, NO_SUCH])
+def test_operator_pauses_only_children(root: Root, partition: int) -> None:
+    """The machine's own partition is stopped with the machine."""
+    assert root.machine.operator_pause_partition(partition, True) is False
+
+
+def scheduled(root: Root, vp: int) -> bool:
+    """Whether the VP would run now, if its LP had nothing else to do."""
+    m = root.machine
+    lp = m.lp_of(vp)
+    m.set_waits(lp, True)
+    picked = m.schedule(lp)[0]
+    if picked is not None:
+        m.stopped(picked)
+    return picked == vp
+
+
+def test_operator_pauses_a_partition(root: Root) -> None:
+    """Its VPs do not run, whatever the parent does with their suspend registers, which show nothing of it."""
+    m = root.machine
+    partition = root.partition()
+    vp = root.handle(partition, 0)
+    assert m.operator_pause_partition(partition, True) is True
+    root.resume(partition)
+    assert root.get_register(partition, 0, EXPLICIT_SUSPEND) == 0
+    assert m.partitions()[1]["paused"] is True
+    assert not scheduled(root, vp)
+    assert m.operator_pause_partition(partition, False) is True
+    assert m.partitions()[1]["paused"] is False
+    assert scheduled(root, vp)
+
+
+@pytest.mark.parametrize("how", ["new", "again", "restored"])
+def test_vp_of_a_paused_partition(root: Root, how: str) -> None:
+    """A VP that its parent creates, creates again, or that comes from a saved state does not run either."""
+    m = root.machine
+    partition = root.partition(vps=how == "again")
+    assert m.operator_pause_partition(partition, True) is True
+    if how == "again":
+        assert root.delete_vp(partition, 0) == Status.SUCCESS
+    vp = root.create_vp(partition, 0)
+    if how == "restored":
+        m.restore(m.save())
+    root.resume(partition)
+    assert not scheduled(root, vp)
+    assert m.operator_pause_partition(partition, False) is True
+    assert scheduled(root, vp)
 
 
 # -- Reset of the machine --

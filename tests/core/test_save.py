@@ -136,7 +136,7 @@ def test_messages_go_on(generation: str) -> None:
 
 
 def test_time_goes_on_at_the_saved_frequency(generation: str) -> None:
-    """The TSC frequency comes with the stream: time is continuous on another kind of machine."""
+    """TLFS 15.4.3.1, 15.4.3.3: the TSC frequency comes with the stream: time goes on on another kind of machine."""
     guest = busy_guest(generation)
     now = guest.time()
     other = moved(guest, guest.machine.migrate(tsc_frequency=3_333_333_333))

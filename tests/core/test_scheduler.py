@@ -19,7 +19,7 @@ from root import (
     PARK_LPS,
     Root,
 )
-from simulated_guest import EVENT, INPUT, NOTIFY_LONG_SPIN_WAIT, OUTPUT, VP_RUNTIME, reps
+from simulated_guest import EVENT, GUEST_IDLE, INPUT, NOTIFY_LONG_SPIN_WAIT, OUTPUT, VP_RUNTIME, reps
 
 from qemu_hv._core import Exit, Status
 
@@ -444,6 +444,17 @@ def test_a_synthetic_interrupt_for_the_root(root: Root) -> None:
     assert m.schedule(0)[0] == 0
 
 
+def test_an_interrupt_of_a_device_for_the_root(root: Root) -> None:
+    """The machine's devices wake the LP by themselves; it tells that its root VP, which is ready, is to go first."""
+    m = root.machine
+    vp = child(root)
+    m.set_waits(0, False)
+    while m.schedule(0)[0] != vp:
+        m.advance_tsc(MILLISECOND)
+    assert m.schedule(0)[0] == vp
+    assert m.schedule(0, interrupted=True)[0] == 0
+
+
 def test_intercept_round_trip(root: Root) -> None:
     """A child that is suspended gives the LP to the root that it woke, and gets it when the root has resumed it.
 
@@ -467,6 +478,36 @@ def test_intercept_round_trip(root: Root) -> None:
         m.set_waits(0, True)
         m.stopped(0)
         assert m.schedule(0)[0] == vp
+
+
+def test_guest_idle_with_an_interrupt_that_waits(root: Root) -> None:
+    """TLFS 10.1.4: the root is woken at once, as a message's interrupt is not taken; the child that it has resumed
+    goes first.
+    """
+    m = root.machine
+    vp = child(root)
+    partition = partition_of(root, vp)
+    assert m.schedule(0)[0] == vp
+    m.set_waits(0, False)
+    for _ in range(10):
+        assert m.unsupported_feature(vp, 1, 2) == Exit.INTERCEPT
+        assert m.schedule(0)[0] == 0
+        m.advance_tsc(5000)
+        root.resume(partition)
+        m.rdmsr(0, GUEST_IDLE)
+        assert m.schedule(0)[0] == vp
+
+
+def test_choosing_again_ends_what_ran(root: Root) -> None:
+    """An LP that chooses again at once need not tell that a VP has stopped: it owns it no more, its time is counted."""
+    m = root.machine
+    vp = child(root)
+    assert m.schedule(0)[0] == vp
+    m.advance_tsc(3 * MILLISECOND)
+    m.set_waits(vp, True)
+    assert m.schedule(0)[0] is None
+    assert m.rdmsr(vp, VP_RUNTIME) == 3 * MILLISECOND // TICKS_OF_NANO100
+    assert get_rip(root, partition_of(root, vp)) == Exit.DONE
 
 
 def test_idle(root: Root) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Appendix C of the TLFS: status codes."""
+"""TLFS 2.2, appendix C: status codes."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def received(guest: Guest, sint: int = 2, vp: int = 0) -> bytes:
 
 
 def test_defaults(guest: Guest) -> None:
-    """TLFS 14.6: values at VP creation."""
+    """TLFS 14.6, 14.8.1: values at VP creation, of 16 sources."""
     m = guest.machine
     for vp in range(4):
         assert m.rdmsr(vp, SCONTROL) == 0

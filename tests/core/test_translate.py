@@ -128,7 +128,7 @@ def test_status_codes(setup: Setup) -> None:
 
 @pytest.mark.parametrize("flags", range(8))
 def test_an_access_has_to_be_named(setup: Setup, flags: int) -> None:
-    """At least one of the three."""
+    """At least one of the three (TLFS 12.3.4)."""
     expected = Status.SUCCESS if flags else Status.INVALID_PARAMETER
     for more in (0, PRIVILEGE_EXEMPT, SET_PAGE_TABLE_BITS, TLB_FLUSH_INHIBIT):
         assert setup.try_translate(flags | more).status == expected
@@ -136,7 +136,7 @@ def test_an_access_has_to_be_named(setup: Setup, flags: int) -> None:
 
 @pytest.mark.parametrize("bit", range(6, 64))
 def test_reserved_flags(setup: Setup, bit: int) -> None:
-    """Are refused."""
+    """Are refused (TLFS 12.3.4)."""
     assert setup.try_translate(VALIDATE_READ | 1 << bit).status == Status.INVALID_PARAMETER
 
 
@@ -162,7 +162,7 @@ def test_success(setup: Setup, cache_type: int) -> None:
     ],
 )
 def test_failures(setup: Setup, walk: int, code: int, page: int) -> None:
-    """The GPA page is that of the table that could not be accessed, where that is the cause."""
+    """TLFS 12.3.4: result codes. The GPA page is that of the table that could not be accessed, if that is the cause."""
     setup.machine.set_gva(setup.vps[0], GVA, 0x777000, walk)
     assert setup.translate() == Result(code, 0, False, page)
 
@@ -180,7 +180,7 @@ def test_page_beyond_all_addresses(setup: Setup) -> None:
 
 
 def test_overlay_flag(setup: Setup) -> None:
-    """Set where the VP would reach a page of the hypervisor's instead of its memory."""
+    """TLFS 12.3.4: set where the VP would reach a page of the hypervisor's instead of its memory."""
     setup.machine.wrmsr(setup.vps[0], SIMP, 0x32000 | 1)
     for gpa, expected in (
         (0x31000, False),

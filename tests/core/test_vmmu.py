@@ -57,9 +57,9 @@ def the_flush(guest: Guest) -> Flush:
 # -- 12.4.1 HvSwitchVirtualAddressSpace --
 
 
-@pytest.mark.parametrize("cr3", [0, 0x1000, CR3, 0xF_FFFF_F000])
+@pytest.mark.parametrize("cr3", [0, 0x1000, CR3, 0x1018, 0xF_FFFF_F000])
 def test_switch_loads_cr3_without_a_flush(guest: Guest, cr3: int) -> None:
-    """TLFS 12.4.1: CR3 of the calling VP is loaded; unlike MOV to CR3, nothing is flushed."""
+    """TLFS 12.1.1, 12.3.1, 12.4.1: CR3 of the calling VP is loaded, PWT and PCD too; nothing is flushed."""
     assert guest.fast(SWITCH_ADDRESS_SPACE, cr3, vp=2) == Status.SUCCESS
     assert guest.machine.cr3_loads == [(2, cr3)]
     assert guest.machine.flushes == []
@@ -87,7 +87,7 @@ def test_flush_acts_on_the_mask(guest: Guest, mask: int) -> None:
 
 @pytest.mark.parametrize("mask", [0, 0b10, ONES])
 def test_flush_all_processors_ignores_the_mask(guest: Guest, mask: int) -> None:
-    """TLFS 12.4.2: HV_FLUSH_ALL_PROCESSORS."""
+    """TLFS 12.3.2, 12.4.2: HV_FLUSH_ALL_PROCESSORS."""
     assert flush_space(guest, CR3, ALL_PROCESSORS, mask) == Status.SUCCESS
     assert the_flush(guest)["vps"] == [0, 1, 2, 3]
 
@@ -107,14 +107,14 @@ def test_flush_of_no_processor(guest: Guest) -> None:
 
 @pytest.mark.parametrize(("flags", "keep_global"), [(0, False), (NON_GLOBAL, True)])
 def test_global_mappings(guest: Guest, flags: int, keep_global: bool) -> None:
-    """TLFS 12.4.2: only with HV_FLUSH_NON_GLOBAL_MAPPINGS_ONLY may global entries stay."""
+    """TLFS 12.3.2, 12.4.2: only with HV_FLUSH_NON_GLOBAL_MAPPINGS_ONLY may global entries stay."""
     assert flush_space(guest, CR3, flags, 1) == Status.SUCCESS
     assert the_flush(guest)["keep_global"] is keep_global
 
 
 @pytest.mark.parametrize("bit", [4, 5, 16, 31, 32, 63])
 def test_reserved_flags(guest: Guest, bit: int) -> None:
-    """TLFS 12.4.2, 12.4.3: all other flags are reserved and must be zero."""
+    """TLFS 12.3.2, 12.4.2, 12.4.3: all other flags are reserved and must be zero."""
     assert flush_space(guest, CR3, 1 << bit, 1) == Status.INVALID_PARAMETER
     assert flush_list(guest, CR3, 1 << bit, 1, [0x1000]) == Status.INVALID_PARAMETER
     assert guest.machine.flushes == []

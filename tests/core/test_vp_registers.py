@@ -400,7 +400,10 @@ def test_every_register_has_a_rule() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name.name)
 def test_values(parent: Parent, rule: Rule) -> None:
-    """TLFS 10.4.4: what is read is what was written; reserved, fixed and superfluous bits are checked."""
+    """TLFS 10.2.3, 10.4.4: what is read is what was written; reserved, fixed and superfluous bits are checked.
+
+    TLFS 12.1.1: CR0.CD, CR3.PWT and CR3.PCD are supported.
+    """
     for number in rule.good:
         assert assign(parent, rule.name, number) == Status.SUCCESS, hex(number)
         assert value(parent, rule.name) == number

@@ -119,10 +119,22 @@ def _root_small() -> list[tuple[int, Mode]]:
     return _runs(64, modes + make_modes({"mttcg": (2,)}, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
 
 
+def _root_shares() -> list[tuple[int, Mode]]:
+    """Return the modes of a program about one LP that VPs share: with another that is parked, and without."""
+    modes = make_modes({"mttcg": (1, 2), "single": (1, 2), "icount": (1, 2)}, role="root")
+    return _runs(64, modes + make_modes(ONE_VP, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
+
+
 # Programs in root/ that need other modes than _root() gives.
 _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
+    "channels": _root_small,
+    "interruptions": _root_small,
     "interrupts": _root_small,
+    "nested": _root_small,
+    "registers": _root_small,
+    "shares": _root_shares,
     "time": _root_small,
+    "virtual_mmu": _root_small,
 }
 
 

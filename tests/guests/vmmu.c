@@ -349,6 +349,36 @@ CHECK(global_mappings_are_flushed, "12.4.2: without the non-global flag, global 
     write_cr4(read_cr4() & ~(uintptr_t)CR4_PGE);
 }
 
+/* -- Without the hypervisor -- */
+
+CHECK(own_flushes, "12.1.2: INVLPG, MOV to CR3 and a change of CR4.PGE flush the processor's own translations")
+{
+    volatile uint32_t *pages[2] = {numbered_page(1), numbered_page(2)};
+    hv_enable();
+    write_cr4(read_cr4() | CR4_PGE);
+    vm_map(vm_root(), WINDOW, (uintptr_t)pages[1], PTE_P | PTE_W | PTE_G);
+    EXPECT_EQ(*window(0), 2);
+    for (unsigned i = 0; i < 20; i++) {
+        bool global = i % 2;
+        unsigned shown = 1 + i / 2 % 2;
+        vm_map(vm_root(), WINDOW, (uintptr_t)pages[shown - 1], PTE_P | PTE_W | (global ? PTE_G : 0));
+        if (global) {
+            write_cr4(read_cr4() ^ CR4_PGE);
+            write_cr4(read_cr4() ^ CR4_PGE);
+        } else {
+            __asm__ volatile("invlpg (%0)" : : "r"(WINDOW) : "memory");
+        }
+        EXPECT_EQ(*window(0), shown);
+        vm_map(vm_root(), WINDOW, (uintptr_t)pages[2 - shown], PTE_P | PTE_W);
+        __asm__ volatile("invlpg (%0)" : : "r"(WINDOW) : "memory");
+        EXPECT_EQ(*window(0), 3 - shown);
+        vm_map(vm_root(), WINDOW, (uintptr_t)pages[shown - 1], PTE_P | PTE_W);
+        write_cr3(vm_root());
+        EXPECT_EQ(*window(0), shown);
+    }
+    write_cr4(read_cr4() & ~(uintptr_t)CR4_PGE);
+}
+
 /* -- Address spaces -- */
 
 CHECK(switch_changes_cr3, "12.4.1")

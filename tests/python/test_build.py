@@ -104,13 +104,17 @@ def test_second_time_nothing_is_done(project: Path, monkeypatch: pytest.MonkeyPa
     assert ensure(project) == first
 
 
-def test_flavours_share_what_is_the_same(project: Path) -> None:
-    stock = ensure(project, stock=True)
-    assert steps(project) == ["display", "program"]
+def test_stock_leaves_the_objects_of_the_patched_one_alone(project: Path) -> None:
     patched = ensure(project)
-    assert steps(project) == ["module.c", "program"]
+    steps(project)
+    stock = ensure(project, stock=True)
     assert stock.path.read_text() == (project / "qemu" / "program").read_text()
     assert patched.path.read_text() != stock.path.read_text()
+    # Nothing but the one work folder stays, and there the next edit compiles no more than itself.
+    assert len([path for path in (project / "cache" / "qemu-hv" / "work").iterdir() if path.is_dir()]) == 1
+    (project / "csrc" / "qemu" / "module.c").write_text("edited\n")
+    ensure(project)
+    assert steps(project) == ["module.c"]
 
 
 def test_editing_the_module_compiles_the_module(project: Path) -> None:

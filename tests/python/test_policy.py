@@ -19,6 +19,8 @@ QUESTION = {
     "partitions": 1,
     "vps": 2,
     "privileges": 0x30,
+    "mapped_pages": 1024,
+    "promised_pages": 4096,
 }
 
 
@@ -59,16 +61,70 @@ def test_default_limits(kind: str, changes: dict[str, int], capsys: pytest.Captu
     assert ask(kind, **last)["allow"] is True
 
 
+class Shares(DefaultPolicy):
+    """8192 pages, in shares of 3000."""
+
+    max_pages = 8192
+    partition_pages = 3000
+
+
+class Rest(DefaultPolicy):
+    """8192 pages for whoever comes first."""
+
+    max_pages = 8192
+
+
+class Each(DefaultPolicy):
+    """3000 pages each."""
+
+    partition_pages = 3000
+
+
+@pytest.mark.parametrize(
+    "policy, promised, depth, expected",
+    [
+        (DefaultPolicy(), 1 << 40, 1, None),
+        (Each(), 1 << 40, 1, 3000),
+        (Each(), 0, 2, 3000),
+        (Shares(), 0, 1, 3000),
+        (Shares(), 8192 - 3000, 1, 3000),
+        (Shares(), 1 << 40, 2, 3000),
+        (Rest(), 0, 1, 8192),
+        (Rest(), 8191, 1, 1),
+        (Rest(), 1 << 40, 2, None),
+    ],
+)
+def test_default_memory(
+    policy: Policy, promised: int, depth: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit for each, a share of a total, or what is left of it; those below have theirs from their parents."""
+    monkeypatch.setattr(host, "_policy", policy)
+    reply = ask(promised_pages=promised, depth=depth)
+    assert reply["allow"] is True
+    assert reply.get("page_limit") == (None if expected is None else str(expected))
+    assert ask("vp", promised_pages=promised, depth=depth) == {"allow": True}
+
+
+@pytest.mark.parametrize("policy, promised", [(Shares(), 8192 - 2999), (Rest(), 8192), (Rest(), 1 << 40)])
+def test_default_memory_ends(
+    policy: Policy, promised: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too little is left: refused, and not counted for the names."""
+    monkeypatch.setattr(host, "_policy", policy)
+    assert ask(promised_pages=promised) == {"allow": False}
+    assert f"{promised} pages are promised already, the limit is 8192" in capsys.readouterr().err
+
+
 def test_own_policy(tmp_path: Path) -> None:
     """A class in a file, with an answer of its own."""
     path = write(
         tmp_path,
         "class Mine(Policy):\n"
         "    def admit_partition(self, request):\n"
-        "        return Allow(privileges=request.privileges | 1 << 63, name='mine')\n",
+        "        return Allow(request.privileges | 1 << 63, 'mine', request.mapped_pages)\n",
     )
     host.load(f"{path}:Mine")
-    assert ask() == {"allow": True, "privileges": str(0x30 | 1 << 63), "name": "mine"}
+    assert ask() == {"allow": True, "privileges": str(0x30 | 1 << 63), "name": "mine", "page_limit": "1024"}
     assert ask("vp") == {"allow": True}
 
 
@@ -87,6 +143,19 @@ def test_wrong_answer_denies(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     host.load(f"{path}:Mine")
     assert ask("vp") == {"allow": False}
     assert "return Allow() or raise Deny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["privileges", "page_limit"])
+@pytest.mark.parametrize("number", ["-1", "1 << 64"])
+def test_impossible_numbers_deny(tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, number: str) -> None:
+    """What 64 bits cannot hold is a mistake of the policy."""
+    path = write(
+        tmp_path,
+        f"class Mine(Policy):\n    def admit_partition(self, request):\n        return Allow({field}={number})\n",
+    )
+    host.load(f"{path}:Mine")
+    assert ask() == {"allow": False}
+    assert "is not a number of 64 bits" in capsys.readouterr().err
 
 
 def test_deny_gives_its_reason(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

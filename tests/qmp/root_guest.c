@@ -37,6 +37,20 @@ static unsigned create(uint64_t *id)
     return status;
 }
 
+/* Behind the child's memory; the page does not stay. */
+static unsigned map_one_more(struct child *child)
+{
+    struct hv_in_map_gpa_pages input = {.partition = child->id, .gpa_page = CHILD_MEMORY / PAGE_SIZE, .flags = 1};
+    uint64_t page = ram_take_page() / PAGE_SIZE;
+    unsigned done, status;
+
+    while ((status = hvcall_map_gpa_pages(&input, &page, NULL, 1, &done)) == HV_STATUS_INSUFFICIENT_MEMORY)
+        partition_deposit(child->id, 1);
+    if (status == HV_STATUS_SUCCESS)
+        child_unmap(child, CHILD_MEMORY, PAGE_SIZE);
+    return status;
+}
+
 void guest_main(void)
 {
     struct child child = {.privileges = CHILD_PRIVILEGES};
@@ -56,6 +70,7 @@ void guest_main(void)
     child_create(&child);
     child_add_memory(&child, 0, CHILD_MEMORY);
     memcpy(child_memory(&child, CODE, sizeof(counting)), counting, sizeof(counting));
+    print("one more status=%x\n", map_one_more(&child));
     child_add_vp(&child, 0);
     child_enter_real_mode(&child, 0, CODE >> 4);
     child_resume(&child, 0);

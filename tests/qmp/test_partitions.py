@@ -205,9 +205,9 @@ def own_policy(folder: Path, body: str) -> str:
     return f"{path}:Mine"
 
 
-def answer(machine: SyncMachine) -> int:
-    """What the root's first HvCreatePartition answered."""
-    match = re.search(r"create status=([0-9a-f]+)", machine.machine.console.tail(10))
+def answer(machine: SyncMachine, to: str = "create") -> int:
+    """What the root's first HvCreatePartition answered, or its attempt to give its child one page more."""
+    match = re.search(rf"{to} status=([0-9a-f]+)", machine.machine.console.tail(10))
     assert match is not None
     return int(match.group(1), 16)
 
@@ -237,6 +237,34 @@ def test_policy_that_hangs_blocks_nobody(start_root: Start, tmp_path: Path) -> N
     assert "no answer within 5 s" in machine.machine.stderr
     machine.execute("stop")
     machine.execute("cont")
+
+
+@pytest.mark.parametrize("limit", [1024, 1025, None])
+def test_policy_limits_memory(
+    start_root: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: int | None
+) -> None:
+    """A child of 4 MiB gets no page more; who looks at it sees the limit."""
+    socket = tmp_path / "qmp"
+    policy = own_policy(tmp_path, f"        return Allow(page_limit={limit})\n")
+    machine = start_root({"policy": policy}, extra=["-qmp", f"unix:{socket},server=on,wait=off"])
+    assert answer(machine, "one more") == (NO_RESOURCES if limit == 1024 else 0)
+    child = child_of(machine)
+    assert child["mapped-pages"] == 1024
+    assert child.get("page-limit") == limit
+    assert cli.main(["partitions", "--qmp", str(socket)]) == 0
+    text = f" of {limit / 256:.1f}" if limit else ""
+    assert re.search(rf"└── {child['id']}  active  1 VP  4\.0{text} MiB mapped", capsys.readouterr().out)
+
+
+def test_default_policy_shares_memory(start_root: Start, tmp_path: Path) -> None:
+    """Of 6 MiB one partition gets all that is left; the root's first one has gone when it makes its second."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from qemu_hv.policy.partitions import *\n\nclass Mine(DefaultPolicy):\n    max_pages = 1536\n",
+        encoding="utf-8",
+    )
+    child = child_of(start_root({"policy": f"{path}:Mine"}))
+    assert (child["name"], child["page-limit"]) == ("child-2", 1536)
 
 
 @pytest.mark.parametrize(

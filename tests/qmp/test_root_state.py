@@ -111,6 +111,36 @@ def test_stop_and_cont(running: SyncMachine) -> None:
     check_continuity(seen[-1], wait_lines(running, LINES, len(seen)))
 
 
+def add_disk(machine: SyncMachine, path: Path) -> str:
+    """Give the machine an empty qcow2 image, made by QEMU itself; return the name of its node."""
+    machine.run_job("blockdev-create", {"options": {"driver": "file", "filename": str(path), "size": 0}})
+    machine.execute("blockdev-add", {"driver": "file", "node-name": "file", "filename": str(path)})
+    machine.run_job("blockdev-create", {"options": {"driver": "qcow2", "file": "file", "size": DISK_SIZE}})
+    machine.execute("blockdev-add", {"driver": "qcow2", "node-name": "disk", "file": "file"})
+    return "disk"
+
+
+def test_snapshot(running: SyncMachine, tmp_path: Path) -> None:
+    """A snapshot holds the children; the machine goes back to it while they run, and after they have gone."""
+    disk = add_disk(running, tmp_path / "disk.qcow2")
+    running.stop()
+    saved = lines(running)[-1]
+    running.save_snapshot("running", disk)
+    ids = partitions(running)
+    count = len(lines(running))
+    running.cont()
+    check_continuity(saved, wait_lines(running, LINES, count))
+    for reset in (False, True):
+        running.stop()
+        if reset:
+            running.reset()
+        running.load_snapshot("running", disk)
+        assert partitions(running) == ids
+        count = len(lines(running))
+        running.cont()
+        check_continuity(saved, wait_lines(running, LINES, count))
+
+
 def test_system_reset(running: SyncMachine) -> None:
     """A reset of the machine deletes children while they run, and the root starts anew, again and again."""
     for _ in range(3):

@@ -20,6 +20,8 @@ from guest_image import build_image  # noqa: E402
 
 # Addresses of the host differ from run to run; so do the names of translation blocks.
 HOST_ADDRESS = re.compile(r"0x[0-9a-f]{9,16}")
+# After the write to the exit port (guest_exit() in the runtime): cli, hlt, and back to the write.
+BLOCKS_TO_HALT = 3
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,10 @@ def run(qemu: QemuBinary, guest: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def generated_code(qemu: QemuBinary, guest: Path, log: Path) -> str:
-    """TCG's intermediate code for everything the guest executed, without host addresses."""
+def generated_code(qemu: QemuBinary, guest: Path, log: Path) -> list[str]:
+    """TCG's intermediate code for everything the guest executed, by block, without host addresses."""
     run(qemu, guest, "-d", "op", "-D", str(log))
-    return HOST_ADDRESS.sub("HOST", log.read_text(encoding="utf-8"))
+    return HOST_ADDRESS.sub("HOST", log.read_text(encoding="utf-8")).split("OP:\n")
 
 
 def test_answers_are_stock(stock: QemuBinary) -> None:
@@ -75,6 +77,9 @@ def test_generated_code_is_stock(stock: QemuBinary, tmp_path: Path) -> None:
     """The translator emits the same operations, those of the touched instructions included."""
     guest = build_image(HERE / "instructions.c", 64).path
     expected = generated_code(stock, guest, tmp_path / "stock.log")
-    assert "rdmsr" in expected
+    assert any("rdmsr" in block for block in expected)
     actual = generated_code(find_qemu(), guest, tmp_path / "patched.log")
-    assert actual == expected
+    # QEMU ends a moment after the guest has asked for it, which may meanwhile begin with the blocks that halt it.
+    assert abs(len(actual) - len(expected)) <= BLOCKS_TO_HALT
+    for ours, theirs in zip(actual, expected):
+        assert ours == theirs

@@ -7,28 +7,21 @@
  *
  * Usage: gpa_map SECONDS. Says what it did; the exit status is not 0 when a rule was broken.
  */
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
-
-#include "internal.h"
+#include "machine.h"
 
 #define ROOTS 2u
 #define CHILDREN 2u
 #define PARAMETERS 0x10000u /* of root VP n: a page for input, one for output */
-#define REPS(count) ((uint64_t)(count) << 32)
 #define RAM_PAGES (UINT64_C(1) << 24)
 #define POOL 0x1000u /* page numbers from which pools get memory */
 #define LARGE_PAGE 0x80000000u
 #define ALL_RIGHTS 7u
 #define SIMP 0x40000083u
 
-static uint8_t memory[1u << 20];
-static struct hv *hv;
 static hv_partition_id children[CHILDREN];
 static struct hv_vp *child_vps[CHILDREN];
 static atomic_bool ending;
-static atomic_ulong broken, changes, translations, overlays, flushes, deposits;
+static atomic_ulong changes, translations, overlays, flushes, deposits;
 
 /*
  * Child pages that are used: some blocks near each other and some far away, so that tables of all levels come and go.
@@ -36,38 +29,9 @@ static atomic_ulong broken, changes, translations, overlays, flushes, deposits;
  */
 static const uint64_t places[] = {0, 512, 1024, 0x40000, 0x40200, 0x800000};
 static const uint64_t regions[] = {0x100000, 0x223400, 0x345679};
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static void fail(const char *what)
-{
-    fprintf(stderr, "%s\n", what);
-    atomic_fetch_add(&broken, 1);
-}
+/* -- The platform: much memory, which comes in pieces, as a machine has it -- */
 
-/* -- The platform: memory for parameters, and much that has no content -- */
-
-static enum hv_gpa_result read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size)
-{
-    (void)context, (void)vp;
-    memcpy(buffer, memory + gpa % sizeof(memory), size);
-    return HV_GPA_OK;
-}
-
-static enum hv_gpa_result write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size)
-{
-    (void)context, (void)vp;
-    if (gpa < sizeof(memory))
-        memcpy(memory + gpa, buffer, size);
-    return HV_GPA_OK;
-}
-
-static enum hv_gpa_result probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size)
-{
-    (void)context, (void)vp, (void)size;
-    return gpa / HV_PAGE_SIZE < RAM_PAGES ? HV_GPA_OK : HV_GPA_UNMAPPED;
-}
-
-/* Pieces, as the memory of a machine has them. */
 static uint64_t memory_pages(void *context, hv_gpa gpa, uint64_t most)
 {
     uint64_t page = gpa / HV_PAGE_SIZE, piece = 1000 - page % 1000;
@@ -78,162 +42,34 @@ static uint64_t memory_pages(void *context, hv_gpa gpa, uint64_t most)
     return piece < most ? piece : most;
 }
 
-static void *allocate_pages(void *context, size_t count)
-{
-    void *pages = aligned_alloc(HV_PAGE_SIZE, count * HV_PAGE_SIZE);
-
-    (void)context;
-    if (pages)
-        memset(pages, 0, count * HV_PAGE_SIZE);
-    return pages;
-}
-
-static void free_pages(void *context, void *pages, size_t count)
-{
-    (void)context, (void)count;
-    free(pages);
-}
-
-static size_t hypercall_code(void *context, uint8_t *code)
-{
-    (void)context;
-    *code = 0xC3;
-    return 1;
-}
-
-static uint64_t read_tsc(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-    return 1;
-}
-
-static void set_timer(void *context, hv_vp_handle vp, unsigned timer, uint64_t tsc)
-{
-    (void)context, (void)vp, (void)timer, (void)tsc;
-}
-
-static enum hv_progress create_vp(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-    return HV_PROGRESS_DONE;
-}
-
-static void reset_vp(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi)
-{
-    (void)context, (void)vp, (void)apic_id, (void)wait_for_sipi;
-}
-
-static void set_line(void *context, hv_vp_handle vp, enum hv_line line, bool raised)
-{
-    (void)context, (void)vp, (void)line, (void)raised;
-}
-
-static bool vp_waits(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-    return true;
-}
-
-static void kick_vp(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-}
-
-static void kick_lp(void *context, unsigned lp)
-{
-    (void)context, (void)lp;
-}
-
-static void get_register(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value)
-{
-    (void)context, (void)vp, (void)name;
-    memset(value, 0, sizeof(*value));
-}
-
 static void flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
 {
     (void)context, (void)caller, (void)set;
     atomic_fetch_add(&flushes, 1);
 }
 
-static enum hv_progress admit(void *context, hv_vp_handle caller, struct hv_admission *admission)
-{
-    (void)context, (void)caller, (void)admission;
-    return HV_PROGRESS_DONE;
-}
-
-static const struct hv_platform_ops ops = {
-    .read_gpa = read_gpa,
-    .write_gpa = write_gpa,
-    .probe_write = probe_write,
-    .memory_pages = memory_pages,
-    .allocate_pages = allocate_pages,
-    .free_pages = free_pages,
-    .hypercall_code = hypercall_code,
-    .read_tsc = read_tsc,
-    .set_timer = set_timer,
-    .create_vp = create_vp,
-    .reset_vp = reset_vp,
-    .set_line = set_line,
-    .vp_waits = vp_waits,
-    .kick_vp = kick_vp,
-    .kick_lp = kick_lp,
-    .get_register = get_register,
-    .flush_second_stage = flush_second_stage,
-    .admit = admit,
-};
-
 /* -- Hypercalls -- */
 
-static unsigned call(struct hv_vp *vp, uint64_t input, const void *data, size_t size)
+static struct parameters parameters(const struct hv_vp *root)
 {
-    uint64_t gpa = PARAMETERS + 2 * HV_PAGE_SIZE * (uint64_t)vp->index, gpr[16] = {0};
-    struct hv_call_frame frame = {.gpr = gpr, .legal = true, .long_mode = true};
-    enum hv_exit exit;
+    uint64_t gpa = PARAMETERS + 2 * HV_PAGE_SIZE * (uint64_t)root->index;
 
-    memcpy(memory + gpa, data, size);
-    gpr[1] = input;
-    gpr[2] = gpa;
-    gpr[8] = gpa + HV_PAGE_SIZE;
-    do
-        exit = hv_hypercall(vp, &frame);
-    while (exit == HV_EXIT_RETRY);
-    if (exit != HV_EXIT_DONE)
-        fail("a hypercall left by another exit");
-    return (unsigned)gpr[0] & 0xFFFF;
+    return (struct parameters){gpa, memory + gpa};
 }
 
-static void must(struct hv_vp *vp, uint64_t input, const void *data, size_t size, const char *what)
+static unsigned call(struct hv_vp *root, uint64_t input, const void *data, size_t size)
 {
-    if (call(vp, input, data, size) != HV_STATUS_SUCCESS)
-        fail(what);
+    return call_at(root, parameters(root), input, data, size, NULL);
 }
 
 static void create_child(struct hv_vp *root, unsigned i)
 {
-    uint64_t creation[7] = {0}, list[501];
-    uint64_t page = POOL + i * 500;
-
-    must(root, 0x40, creation, sizeof(creation), "HvCreatePartition");
-    memcpy(&children[i], memory + PARAMETERS + HV_PAGE_SIZE, sizeof(children[i]));
-    list[0] = children[i];
-    for (unsigned n = 0; n < 500; n++)
-        list[1 + n] = page + n;
-    must(root, 0x48 | REPS(500), list, sizeof(list), "HvDepositMemory");
-    must(root, 0x41, list, 8, "HvInitializePartition");
-    memset(list, 0, 40);
-    list[0] = children[i];
-    must(root, 0x4E, list, 40, "HvCreateVp");
+    children[i] = make_child(root, parameters(root), POOL + i * 500, 500);
+    must(make_child_vp(root, parameters(root), children[i], 0, NULL), "HvCreateVp");
     child_vps[i] = hv_partition_vp(hv_find_partition(hv, children[i]), 0);
 }
 
 /* -- Those that change -- */
-
-static unsigned pick(uint64_t *seed, unsigned choices)
-{
-    *seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (unsigned)(*seed >> 33) % choices;
-}
 
 static void map(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
 {
@@ -263,7 +99,7 @@ static void unmap(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
     unsigned first = pick(seed, 2) ? pick(seed, 512) : 0, count = pick(seed, 2) ? 512 - first : 1;
     uint64_t input[3] = {child, place + first, 0};
 
-    must(root, 0x4C | REPS(count), input, sizeof(input), "HvUnmapGpaPages");
+    must(call(root, 0x4C | REPS(count), input, sizeof(input)), "HvUnmapGpaPages");
 }
 
 /* A page that is mapped is not deposited, and one that is deposited is not mapped: no translation is ever denied. */
@@ -274,7 +110,7 @@ static void deposit(struct hv_vp *root, uint64_t *seed, hv_partition_id child)
 
     if (call(root, 0x48 | REPS(1), input, sizeof(input)) != HV_STATUS_SUCCESS)
         return;
-    must(root, 0x49 | REPS(1), none, sizeof(none), "HvWithdrawMemory");
+    must(call(root, 0x49 | REPS(1), none, sizeof(none)), "HvWithdrawMemory");
     atomic_fetch_add(&deposits, 1);
 }
 
@@ -364,7 +200,7 @@ static void check_end(struct hv_vp *root)
         for (unsigned n = 0; n < COUNT(places); n++) {
             uint64_t input[3] = {children[i], places[n], 0};
 
-            must(root, 0x4C | REPS(512), input, sizeof(input), "HvUnmapGpaPages");
+            must(call(root, 0x4C | REPS(512), input, sizeof(input)), "HvUnmapGpaPages");
         }
         hv_get_gpa_space_state(hv, children[i], &state);
         if (state.mapped_pages)
@@ -375,32 +211,25 @@ static void check_end(struct hv_vp *root)
         uint64_t page = places[n / 512 / COUNT(regions)] + regions[n / 512 % COUNT(regions)] + n % 512;
         uint64_t input[2] = {children[0], page};
 
-        must(root, 0x48 | REPS(1), input, sizeof(input), "a page is still in use: HvDepositMemory");
+        must(call(root, 0x48 | REPS(1), input, sizeof(input)), "a page is still in use: HvDepositMemory");
     }
     for (unsigned i = 0; i < CHILDREN; i++) {
         uint64_t id = children[i];
 
-        must(root, 0x42, &id, sizeof(id), "HvFinalizePartition");
+        must(call(root, 0x42, &id, sizeof(id)), "HvFinalizePartition");
     }
 }
 
 int main(int argc, char **argv)
 {
     pthread_t threads[ROOTS + CHILDREN];
-    struct hv_config config;
-    const char *error;
+    struct hv_platform_ops ops = memory_ops;
 
-    hv_config_defaults(&config, HV_GEN_CURRENT);
-    config.root = true;
-    config.privileges = UINT64_MAX;
-    config.vp_count = ROOTS;
-    config.gpa_bits = 40;
-    config.tsc_frequency = config.apic_frequency = 1000000000;
-    hv = hv_create(&config, &ops, NULL, &error);
-    if (!hv || argc != 2)
+    ops.memory_pages = memory_pages;
+    ops.flush_second_stage = flush_second_stage;
+    ram_pages = RAM_PAGES;
+    if (argc != 2 || !start_machine(&ops, ROOTS, 40, 0x20001))
         return 2;
-    hv_write_msr(hv_get_vp(hv, 0), 0x40000000, 1);
-    hv_write_msr(hv_get_vp(hv, 0), 0x40000001, 0x20001);
     for (unsigned i = 0; i < CHILDREN; i++)
         create_child(hv_get_vp(hv, 0), i);
     for (unsigned i = 0; i < ROOTS; i++)
@@ -419,5 +248,5 @@ int main(int argc, char **argv)
         !atomic_load(&flushes))
         fail("something was never done");
     hv_destroy(hv);
-    return atomic_load(&broken) ? 1 : 0;
+    return result();
 }

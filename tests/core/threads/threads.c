@@ -7,17 +7,12 @@
  *
  * Usage: threads SECONDS. Says what it did; the exit status is not 0 when a rule was broken.
  */
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
-
-#include "internal.h"
+#include "machine.h"
 
 #define LPS 2u
 #define CHILDREN 2u
 #define CHILD_VPS 3u
 #define PORTS 4u
-#define MEMORY (16u << 20)
 #define CHILD_MEMORY 0x400000u /* of child i from here on, in steps of a megabyte, at its GPA 0 */
 #define PARAMETERS 0x80000u /* of handle n: two pages from here on, at 2 * n */
 #define POOL 0x2000u /* page numbers from which pools get memory */
@@ -25,17 +20,9 @@
 #define EOM 0x40000084u
 #define RETRIES 1000
 
-static uint8_t memory[MEMORY];
-static struct hv *hv;
 static hv_partition_id children[CHILDREN];
 static atomic_bool ending;
-static atomic_ulong broken, runs, posted, signaled, received, replaced, retried;
-
-static void fail(const char *what)
-{
-    if (atomic_fetch_add(&broken, 1) < 10)
-        fprintf(stderr, "broken: %s\n", what);
-}
+static atomic_ulong runs, posted, signaled, received, replaced, retried;
 
 /* -- The platform: VPs wait when they say so, kicks stay until they are looked at -- */
 
@@ -43,7 +30,7 @@ struct vp {
     atomic_bool halted, kicked;
     atomic_ulong events, seen; /* what has woken it, and how much of that it has noticed */
     atomic_uint on; /* LPs that execute it */
-    unsigned seed;
+    uint64_t seed;
 };
 struct lp {
     pthread_mutex_t mutex;
@@ -54,88 +41,21 @@ struct lp {
 static struct vp vps[HV_MAX_VPS];
 static struct lp lps[LPS];
 
-static uint64_t read_tsc(void *context, hv_vp_handle vp)
+static uint64_t now(void)
 {
-    struct timespec now;
-
-    (void)context;
-    (void)vp;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    return memory_ops.read_tsc(NULL, 0);
 }
 
-static enum hv_gpa_result read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size)
+static void wake(hv_vp_handle handle)
 {
-    (void)context;
-    (void)vp;
-    if (gpa + size > MEMORY)
-        return HV_GPA_UNMAPPED;
-    memcpy(buffer, memory + gpa, size);
-    return HV_GPA_OK;
-}
-
-static enum hv_gpa_result write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size)
-{
-    (void)context;
-    (void)vp;
-    if (gpa + size > MEMORY)
-        return HV_GPA_UNMAPPED;
-    memcpy(memory + gpa, buffer, size);
-    return HV_GPA_OK;
-}
-
-static enum hv_gpa_result probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size)
-{
-    (void)context;
-    (void)vp;
-    return gpa + size > MEMORY ? HV_GPA_UNMAPPED : HV_GPA_OK;
-}
-
-static void *allocate_pages(void *context, size_t count)
-{
-    void *pages = aligned_alloc(HV_PAGE_SIZE, count * HV_PAGE_SIZE);
-
-    (void)context;
-    if (pages)
-        memset(pages, 0, count * HV_PAGE_SIZE);
-    return pages;
-}
-
-static void free_pages(void *context, void *pages, size_t count)
-{
-    (void)context;
-    (void)count;
-    free(pages);
-}
-
-static size_t hypercall_code(void *context, uint8_t *code)
-{
-    (void)context;
-    code[0] = 0xC3;
-    return 1;
-}
-
-static void set_timer(void *context, hv_vp_handle vp, unsigned timer, uint64_t tsc)
-{
-    (void)context, (void)vp, (void)timer, (void)tsc; /* the timer thread calls them all, all the time */
-}
-
-static uint64_t vp_run_time(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-    return 0;
+    atomic_fetch_add(&vps[handle].events, 1);
+    hv_vp_wake(hv_get_vp_by_handle(hv, handle));
 }
 
 static void request_interrupt(void *context, hv_vp_handle vp, uint8_t vector)
 {
     (void)context, (void)vector;
-    atomic_fetch_add(&vps[vp].events, 1);
-}
-
-static enum hv_progress create_vp(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-    return HV_PROGRESS_DONE;
+    wake(vp);
 }
 
 static void reset_vp(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi)
@@ -192,125 +112,55 @@ static bool set_register(void *context, hv_vp_handle vp, enum hv_register_name n
     return true;
 }
 
-static void flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
+static struct hv_platform_ops platform(void)
 {
-    (void)context, (void)caller, (void)set;
-}
+    struct hv_platform_ops ops = memory_ops;
 
-static enum hv_progress admit(void *context, hv_vp_handle caller, struct hv_admission *admission)
-{
-    (void)context, (void)caller, (void)admission;
-    return HV_PROGRESS_DONE;
+    ops.request_interrupt = request_interrupt;
+    ops.reset_vp = reset_vp;
+    ops.set_line = set_line;
+    ops.vp_waits = vp_waits;
+    ops.kick_vp = kick_vp;
+    ops.kick_lp = kick_lp;
+    ops.get_register = get_register;
+    ops.set_register = set_register;
+    return ops;
 }
-
-static void spin_wait(void *context, hv_vp_handle vp)
-{
-    (void)context, (void)vp;
-}
-
-static const struct hv_platform_ops ops = {
-    .read_gpa = read_gpa,
-    .write_gpa = write_gpa,
-    .probe_write = probe_write,
-    .allocate_pages = allocate_pages,
-    .free_pages = free_pages,
-    .hypercall_code = hypercall_code,
-    .read_tsc = read_tsc,
-    .set_timer = set_timer,
-    .vp_run_time = vp_run_time,
-    .request_interrupt = request_interrupt,
-    .create_vp = create_vp,
-    .reset_vp = reset_vp,
-    .set_line = set_line,
-    .vp_waits = vp_waits,
-    .kick_vp = kick_vp,
-    .kick_lp = kick_lp,
-    .get_register = get_register,
-    .set_register = set_register,
-    .flush_second_stage = flush_second_stage,
-    .admit = admit,
-    .spin_wait = spin_wait,
-};
 
 /* -- Hypercalls of a VP, on the thread that executes it -- */
 
-/* Where the parameters of a VP are: its GPA, and the same in the machine's memory. */
-static uint64_t parameters_gpa(const struct hv_vp *vp)
+static struct parameters parameters(const struct hv_vp *vp)
 {
-    return PARAMETERS + 2 * HV_PAGE_SIZE * (uint64_t)vp->handle;
-}
-
-static uint8_t *parameters(const struct hv_vp *vp)
-{
-    uint64_t base = 0;
+    uint64_t gpa = PARAMETERS + 2 * HV_PAGE_SIZE * (uint64_t)vp->handle, base = 0;
 
     for (unsigned i = 0; hv_vp_is_child(vp) && i < CHILDREN; i++) {
         if (vp->partition->id == children[i])
             base = CHILD_MEMORY + i * 0x100000u;
     }
-    return memory + base + parameters_gpa(vp);
+    return (struct parameters){gpa, memory + base + gpa};
 }
 
-/* The status; a call that has to wait is given up after a while, which a caller may do as well. */
-static unsigned execute(struct hv_vp *vp, uint64_t gpr[16])
+/* After a while; and two root VPs that want each other's time let the scheduler choose. */
+static bool tires(struct hv_vp *vp, unsigned tries)
 {
-    struct hv_call_frame frame = {.gpr = gpr, .legal = true, .long_mode = true};
-
-    for (unsigned i = 0; i < RETRIES; i++) {
-        enum hv_exit exit = hv_hypercall(vp, &frame);
-
-        if (exit == HV_EXIT_DONE)
-            return (unsigned)gpr[0] & 0xFFFF;
-        if (exit != HV_EXIT_RETRY) {
-            fail("a hypercall left by another exit");
-            return HV_STATUS_INVALID_HYPERCALL_INPUT;
-        }
-        atomic_fetch_add(&retried, 1);
-        if (atomic_load(&vps[vp->handle].kicked))
-            break; /* two root VPs that want each other's time: let the scheduler choose */
-        sched_yield();
-    }
-    return HV_STATUS_OPERATION_DENIED;
+    atomic_fetch_add(&retried, 1);
+    return tries == RETRIES || atomic_load(&vps[vp->handle].kicked);
 }
 
 static unsigned call(struct hv_vp *vp, uint64_t input, const void *data, size_t size)
 {
-    uint64_t gpr[16] = {0};
-
-    memcpy(parameters(vp), data, size);
-    gpr[1] = input;
-    gpr[2] = parameters_gpa(vp);
-    gpr[8] = parameters_gpa(vp) + HV_PAGE_SIZE;
-    return execute(vp, gpr);
+    return call_at(vp, parameters(vp), input, data, size, tires);
 }
 
 static unsigned fast(struct hv_vp *vp, uint64_t code, uint64_t first, uint64_t second)
 {
-    uint64_t gpr[16] = {0};
-
-    gpr[1] = code | 1u << 16;
-    gpr[2] = first;
-    gpr[8] = second;
-    return execute(vp, gpr);
+    return call_fast(vp, code, first, second, tires);
 }
 
 static uint64_t output(const struct hv_vp *vp)
 {
-    uint64_t value;
-
-    memcpy(&value, parameters(vp) + HV_PAGE_SIZE, sizeof(value));
-    return value;
+    return output_at(parameters(vp));
 }
-
-static void must(unsigned status, const char *what)
-{
-    if (status != HV_STATUS_SUCCESS) {
-        fprintf(stderr, "%s: status %#x\n", what, status);
-        exit(2);
-    }
-}
-
-#define REPS(count) ((uint64_t)(count) << 32)
 
 static unsigned suspend(struct hv_vp *root, hv_partition_id partition, unsigned index, bool explicit)
 {
@@ -321,9 +171,7 @@ static unsigned suspend(struct hv_vp *root, hv_partition_id partition, unsigned 
 
 static unsigned create_child_vp(struct hv_vp *root, hv_partition_id partition, unsigned index)
 {
-    const uint64_t data[5] = {partition, index};
-
-    return call(root, 0x4E, data, sizeof(data));
+    return make_child_vp(root, parameters(root), partition, index, tires);
 }
 
 /* Let a new VP take messages and events at SINT2, before it runs. */
@@ -345,15 +193,9 @@ static void enable_synic(hv_partition_id partition, unsigned index)
 
 static void create_child(struct hv_vp *root, unsigned i)
 {
-    const uint64_t creation[7] = {0, 0, 0x609};
-    uint64_t pages[402];
+    uint64_t pages[3 + 0x100];
 
-    must(call(root, 0x40, creation, sizeof(creation)), "HvCreatePartition");
-    children[i] = pages[0] = output(root);
-    for (unsigned page = 0; page < 200; page++)
-        pages[1 + page] = (POOL >> 2) + i * 200 + page;
-    must(call(root, 0x48 | REPS(200), pages, 201 * 8), "HvDepositMemory");
-    must(fast(root, 0x41, children[i], 0), "HvInitializePartition");
+    children[i] = pages[0] = make_child(root, parameters(root), (POOL >> 2) + i * 200, 200);
     pages[1] = 0;
     pages[2] = HV_ACCESS_ALL;
     for (unsigned page = 0; page < 0x100; page++)
@@ -373,16 +215,10 @@ static void create_child(struct hv_vp *root, unsigned i)
 
 /* -- What VPs do in a slice -- */
 
-static unsigned pick(struct vp *vp, unsigned choices)
-{
-    vp->seed = vp->seed * 1103515245u + 12345u;
-    return (vp->seed >> 16) % choices;
-}
-
 static void change_ports(struct hv_vp *root, struct vp *self)
 {
-    unsigned type = 1 + pick(self, 3), receiver = pick(self, CHILDREN);
-    uint64_t id = root->index * PORTS + pick(self, PORTS);
+    unsigned type = 1 + pick(&self->seed, 3), receiver = pick(&self->seed, CHILDREN);
+    uint64_t id = root->index * PORTS + pick(&self->seed, PORTS);
     const uint64_t port[7] = {children[receiver],
                               id,
                               children[1 - receiver],
@@ -392,7 +228,7 @@ static void change_ports(struct hv_vp *root, struct vp *self)
     const uint64_t connection[9] = {
         children[1 - receiver], id, children[receiver], id, type, type == HV_PORT_TYPE_MONITOR ? 0x61000 : 0};
 
-    if (pick(self, 4) == 0) {
+    if (pick(&self->seed, 4) == 0) {
         fast(root, 0x58, children[receiver], id);
         fast(root, 0x5B, children[1 - receiver], id);
     }
@@ -413,11 +249,11 @@ static void replace_vp(struct hv_vp *root, hv_partition_id child)
 
 static void be_root(struct hv_vp *vp, struct vp *self)
 {
-    hv_partition_id child = children[pick(self, CHILDREN)];
-    unsigned index = pick(self, CHILD_VPS);
+    hv_partition_id child = children[pick(&self->seed, CHILDREN)];
+    unsigned index = pick(&self->seed, CHILD_VPS);
     const uint64_t rip[] = {child, index, HV_REGISTER_Rip};
 
-    switch (pick(self, 8)) {
+    switch (pick(&self->seed, 8)) {
     case 0:
         suspend(vp, child, index, true);
         break;
@@ -425,11 +261,11 @@ static void be_root(struct hv_vp *vp, struct vp *self)
         call(vp, 0x50 | REPS(1), rip, 20);
         break;
     case 2:
-        if (vp->index == 0 && pick(self, 4) == 0)
+        if (vp->index == 0 && pick(&self->seed, 4) == 0)
             replace_vp(vp, child);
         break;
     case 3:
-        fast(vp, 0x09, pick(self, 1u << LPS), 0);
+        fast(vp, 0x09, pick(&self->seed, 1u << LPS), 0);
         break;
     case 4:
     case 5:
@@ -456,15 +292,15 @@ static void receive(struct hv_vp *vp)
 
 static void be_child(struct hv_vp *vp, struct vp *self)
 {
-    uint64_t id = pick(self, LPS * PORTS);
+    uint64_t id = pick(&self->seed, LPS * PORTS);
     const uint32_t message[64] = {(uint32_t)id, 0, 1, 8};
 
     receive(vp);
     if (call(vp, 0x5C, message, sizeof(message)) == HV_STATUS_SUCCESS)
         atomic_fetch_add(&posted, 1);
-    if (fast(vp, 0x5D, id | (uint64_t)pick(self, 64) << 32, 0) == HV_STATUS_SUCCESS)
+    if (fast(vp, 0x5D, id | (uint64_t)pick(&self->seed, 64) << 32, 0) == HV_STATUS_SUCCESS)
         atomic_fetch_add(&signaled, 1);
-    if (pick(self, 8) == 0)
+    if (pick(&self->seed, 8) == 0)
         fast(vp, 0x08, 0, 0);
 }
 
@@ -484,10 +320,9 @@ static void run_vp(struct hv_vp *vp, struct lp *lp, uint64_t slice)
             be_child(vp, self);
         else if (!atomic_load(&ending))
             be_root(vp, self);
-        if (pick(self, 4) == 0 || atomic_load(&ending))
+        if (pick(&self->seed, 4) == 0 || atomic_load(&ending))
             atomic_store(&self->halted, true);
-    } while (!atomic_load(&self->halted) && !atomic_load(&self->kicked) && !atomic_load(&lp->kicked) &&
-             read_tsc(NULL, 0) < slice);
+    } while (!atomic_load(&self->halted) && !atomic_load(&self->kicked) && !atomic_load(&lp->kicked) && now() < slice);
     atomic_store(&self->kicked, false);
     atomic_fetch_sub(&self->on, 1);
     hv_stopped(vp);
@@ -495,7 +330,7 @@ static void run_vp(struct hv_vp *vp, struct lp *lp, uint64_t slice)
 
 static void sleep_until(struct lp *lp, unsigned number, uint64_t slice)
 {
-    uint64_t now = read_tsc(NULL, 0), wait = slice - now > 100000000u ? 100000000u : slice > now ? slice - now : 0;
+    uint64_t start = now(), left = slice > start ? slice - start : 0, wait = left < 100000000u ? left : 100000000u;
     struct timespec until;
 
     clock_gettime(CLOCK_REALTIME, &until);
@@ -521,7 +356,7 @@ static void *run_lp(void *number_of)
         uint64_t slice;
 
         atomic_store(&lp->kicked, false);
-        vp = hv_schedule(hv, number, &slice);
+        vp = hv_schedule(hv, number, false, &slice);
         if (vp)
             run_vp(vp, lp, slice);
         else
@@ -530,19 +365,13 @@ static void *run_lp(void *number_of)
     return NULL;
 }
 
-static void wake(hv_vp_handle handle)
-{
-    atomic_fetch_add(&vps[handle].events, 1);
-    hv_vp_wake(hv_get_vp_by_handle(hv, handle));
-}
-
 static void *wake_vps(void *unused)
 {
-    struct vp own = {.seed = 99};
+    uint64_t seed = 99;
 
     (void)unused;
     while (!atomic_load(&ending)) {
-        hv_vp_handle handle = pick(&own, LPS + CHILDREN * CHILD_VPS);
+        hv_vp_handle handle = pick(&seed, LPS + CHILDREN * CHILD_VPS);
 
         if (hv_get_vp_by_handle(hv, handle))
             wake(handle);
@@ -569,14 +398,14 @@ static void check_wakes(void)
     for (unsigned turn = 0; turn < 200; turn++) {
         hv_vp_handle handle = turn % (LPS + CHILDREN * CHILD_VPS);
         struct hv_vp *vp = hv_get_vp_by_handle(hv, handle);
-        uint64_t start = read_tsc(NULL, 0);
+        uint64_t start = now();
         unsigned long event;
 
         hv_vp_clear_suspend(vp, HV_SUSPEND_EXPLICIT);
         wake(handle);
         event = atomic_load(&vps[handle].events);
         while (atomic_load(&vps[handle].seen) < event) {
-            if (read_tsc(NULL, 0) - start > UINT64_C(5000000000)) {
+            if (now() - start > UINT64_C(5000000000)) {
                 fail("a VP that was woken does not run");
                 return;
             }
@@ -618,24 +447,14 @@ static void check_end(struct hv_vp *root, uint64_t before)
 
 int main(int argc, char **argv)
 {
-    struct hv_config config;
+    const struct hv_platform_ops ops = platform();
     uint64_t own[2] = {HV_PARTITION_ID_SELF}, before;
     pthread_t threads[LPS + 2];
-    const char *error;
     struct hv_vp *root;
 
-    hv_config_defaults(&config, HV_GEN_CURRENT);
-    config.root = true;
-    config.privileges = UINT64_MAX;
-    config.vp_count = LPS;
-    config.gpa_bits = 36;
-    config.tsc_frequency = config.apic_frequency = 1000000000;
-    hv = hv_create(&config, &ops, NULL, &error);
-    if (!hv || argc != 2)
+    if (argc != 2 || !start_machine(&ops, LPS, 36, 0x3000001))
         return 2;
     root = hv_get_vp(hv, 0);
-    hv_write_msr(root, 0x40000000, 1);
-    hv_write_msr(root, 0x40000001, 0x3000001);
     must(call(root, 0x4A, own, sizeof(own)), "HvGetMemoryBalance");
     before = output(root);
     for (unsigned i = 0; i < HV_MAX_VPS; i++)
@@ -645,8 +464,9 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < LPS; i++) {
         pthread_mutex_init(&lps[i].mutex, NULL);
         pthread_cond_init(&lps[i].condition, NULL);
-        pthread_create(&threads[i], NULL, run_lp, (void *)(uintptr_t)i);
     }
+    for (unsigned i = 0; i < LPS; i++)
+        pthread_create(&threads[i], NULL, run_lp, (void *)(uintptr_t)i);
     pthread_create(&threads[LPS], NULL, wake_vps, NULL);
     pthread_create(&threads[LPS + 1], NULL, expire_timers, NULL);
     nanosleep(&(struct timespec){.tv_sec = atoi(argv[1])}, NULL);
@@ -668,5 +488,5 @@ int main(int argc, char **argv)
     if (!atomic_load(&posted) || !atomic_load(&received) || !atomic_load(&signaled) || !atomic_load(&replaced))
         fail("something was never done");
     hv_destroy(hv);
-    return atomic_load(&broken) ? 1 : 0;
+    return result();
 }

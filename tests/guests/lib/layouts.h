@@ -102,6 +102,22 @@ struct hv_out_get_next_child_partition {
     uint64_t child;
 };
 
+/* -- Chapter 6: logical processors -- */
+
+struct hv_in_get_logical_processor_run_time_current {
+    uint32_t lp, padding;
+};
+/* 100 ns; today's output is the same */
+struct hv_out_get_logical_processor_run_time_2008r2 {
+    uint64_t global, local, reserved, hypervisor;
+};
+struct hv_out_get_logical_processor_run_time_current {
+    uint64_t global, local, reserved, hypervisor;
+};
+struct hv_in_park_logical_processors {
+    uint64_t mask;
+};
+
 /* -- Chapter 7: memory -- */
 
 struct hv_in_deposit_memory {
@@ -265,6 +281,14 @@ struct hv_in_get_port_property {
 struct hv_out_get_port_property {
     uint64_t value;
 };
+struct hv_in_set_port_property {
+    uint64_t partition;
+    uint32_t port, padding, property, padding_high;
+    uint64_t value;
+};
+struct hv_out_set_port_property {
+    uint64_t value;
+};
 struct hv_in_post_message {
     uint32_t connection, padding, type, size;
     uint64_t payload[30];
@@ -272,6 +296,12 @@ struct hv_in_post_message {
 struct hv_in_signal_event {
     uint32_t connection;
     uint16_t flag, padding;
+};
+
+/* -- Chapter 18: scheduling -- */
+
+struct hv_in_notify_long_spin_wait {
+    uint64_t spins;
 };
 
 /* -- Messages (TLFS 16). Those the caller finds in its SINT0 slot start with struct hv_message's header. -- */

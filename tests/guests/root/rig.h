@@ -8,6 +8,8 @@
  *     inside_run(&child, 1, function, argument);
  *
  * Such a function may use all of the runtime but its clock, its console and smp.h's calls; EXPECT() works in it.
+ *
+ * More than one child at a time have CPUs of their own, from where the calls that end in _at() are told.
  */
 #ifndef ROOT_RIG_H
 #define ROOT_RIG_H
@@ -26,13 +28,12 @@ static inline struct cpu *inside_cpu(unsigned vp)
     return &cpus[INSIDE_CPU + vp];
 }
 
-/* Start a VP in the runtime's loop for CPUs; it waits there for functions. `child` may be the caller's, or another's.
- */
-static inline void inside_enter(const struct child *child, unsigned vp)
+/* Start a VP in the runtime's loop for CPUs, as CPU `number`; it waits there for functions. */
+static inline void inside_enter_at(const struct child *child, unsigned vp, unsigned number)
 {
-    struct cpu *cpu = inside_cpu(vp);
-    uintptr_t stack = (uintptr_t)guest_stacks + (INSIDE_CPU + vp + 1) * GUEST_STACK_SIZE - 8;
-    cpu->index = INSIDE_CPU + vp;
+    struct cpu *cpu = &cpus[number];
+    uintptr_t stack = (uintptr_t)guest_stacks + (number + 1) * GUEST_STACK_SIZE - 8;
+    cpu->index = number;
     memset((void *)cpu->interrupts, 0, sizeof(cpu->interrupts));
     __atomic_store_n(&cpu->online, 0, __ATOMIC_SEQ_CST);
     child_enter_long_mode(child, vp, (uintptr_t)guest_start_other, vm_root(), 0);
@@ -47,21 +48,44 @@ static inline void inside_enter(const struct child *child, unsigned vp)
     REQUIRE(WAIT_UNTIL(__atomic_load_n(&cpu->online, __ATOMIC_SEQ_CST), SOON));
 }
 
-static inline void inside_start(const struct child *child, unsigned vp, void (*function)(void *), void *argument)
+static inline void inside_enter(const struct child *child, unsigned vp)
 {
-    struct cpu *cpu = inside_cpu(vp);
+    inside_enter_at(child, vp, INSIDE_CPU + vp);
+}
+
+static inline void inside_start_at(const struct child *child, unsigned vp, unsigned number, void (*function)(void *),
+                                   void *argument)
+{
+    struct cpu *cpu = &cpus[number];
     cpu->function = function;
     cpu->argument = argument;
     __atomic_store_n(&cpu->busy, 1, __ATOMIC_SEQ_CST);
     HV_MUST(child_assert_interrupt(child, HV_INTERRUPT_FIXED, vp, VECTOR_WAKE));
 }
 
-static inline void inside_wait(unsigned vp)
+static inline void inside_start(const struct child *child, unsigned vp, void (*function)(void *), void *argument)
 {
-    if (!WAIT_UNTIL(!__atomic_load_n(&inside_cpu(vp)->busy, __ATOMIC_SEQ_CST), SOON)) {
-        check_fail("rig", 0, "the child's VP %u does not come to an end", vp);
+    inside_start_at(child, vp, INSIDE_CPU + vp, function, argument);
+}
+
+static inline void inside_wait_at(unsigned number)
+{
+    if (!WAIT_UNTIL(!__atomic_load_n(&cpus[number].busy, __ATOMIC_SEQ_CST), SOON)) {
+        check_fail("rig", 0, "the VP that is CPU %u does not come to an end", number);
         check_abort();
     }
+}
+
+static inline void inside_wait(unsigned vp)
+{
+    inside_wait_at(INSIDE_CPU + vp);
+}
+
+static inline void inside_run_at(const struct child *child, unsigned vp, unsigned number, void (*function)(void *),
+                                 void *argument)
+{
+    inside_start_at(child, vp, number, function, argument);
+    inside_wait_at(number);
 }
 
 static inline void inside_run(const struct child *child, unsigned vp, void (*function)(void *), void *argument)
@@ -82,7 +106,7 @@ static inline struct intercept next_message(enum hv_message_type type)
 }
 
 /* The image and the memory of page_alloc(), one to one. What pools hold cannot be mapped (TLFS 7.2). */
-static inline void inside_create(struct child *child, unsigned vps)
+static inline void inside_create_at(struct child *child, unsigned vps, unsigned first)
 {
     root_enable();
     intercept_enable(VECTOR_MESSAGE);
@@ -98,8 +122,13 @@ static inline void inside_create(struct child *child, unsigned vps)
             HV_MUST(child_assert_interrupt(child, HV_INTERRUPT_SIPI, i, 0x10));
             next_message(HV_MESSAGE_UnmappedGpa);
         }
-        inside_enter(child, i);
+        inside_enter_at(child, i, first + i);
     }
+}
+
+static inline void inside_create(struct child *child, unsigned vps)
+{
+    inside_create_at(child, vps, INSIDE_CPU);
 }
 
 #endif

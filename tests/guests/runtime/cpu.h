@@ -120,9 +120,10 @@ static inline void interrupts_off(void)
     __asm__ volatile("cli" : : : "memory");
 }
 
+/* What waits is taken before this ends: STI by itself holds it back for one more instruction, which may be CLI. */
 static inline void interrupts_on(void)
 {
-    __asm__ volatile("sti" : : : "memory");
+    __asm__ volatile("sti; nop" : : : "memory");
 }
 
 /* Let interrupts in and halt, with no window between; interrupts are off again afterwards. */
