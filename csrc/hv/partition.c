@@ -310,44 +310,12 @@ static bool finalize(struct hv_vp *caller, struct hv_partition *partition)
     return true;
 }
 
-/*
- * TLFS 5.6.3. The description says that descendants are finalized too, the table of statuses that there must be none:
- * a caller that knows the status has to finalize them itself, so the table is right.
- */
-hv_status hv_call_finalize_partition(struct hv_call *call)
-{
-    struct hv_partition *partition = call->partition;
-    unsigned state = atomic_load(&partition->state);
-
-    if (state != HV_PARTITION_ACTIVE && state != HV_PARTITION_FINALIZING)
-        return HV_STATUS_INVALID_PARTITION_STATE;
-    if (partition->children)
-        return HV_STATUS_OPERATION_DENIED;
-    return finalize(call->vp, partition) ? HV_STATUS_SUCCESS : HV_STATUS_WAIT;
-}
-
 static void delete_partition(struct hv_partition *partition)
 {
     partition_remove(partition);
     hv_pool_release(partition->parent, HV_COST_Partition);
     hv_partition_free(partition);
 }
-
-/* TLFS 5.6.4 */
-hv_status hv_call_delete_partition(struct hv_call *call)
-{
-    struct hv_partition *partition = call->partition;
-    unsigned state = atomic_load(&partition->state);
-
-    if (state != HV_PARTITION_UNINITIALIZED && state != HV_PARTITION_FINALIZED)
-        return HV_STATUS_INVALID_PARTITION_STATE;
-    if (hv_pool_deposited(partition))
-        return HV_STATUS_OPERATION_DENIED;
-    delete_partition(partition);
-    return HV_STATUS_SUCCESS;
-}
-
-/* -- Destruction by the operator, or by a reset of the machine: whole trees, whatever their state -- */
 
 /* No partition of the tree is to get a new child or VP any more. */
 static void mark_finalizing(struct hv_partition *partition)
@@ -376,6 +344,43 @@ static bool delete_tree(struct hv_partition *partition)
     delete_partition(partition);
     return true;
 }
+
+/*
+ * TLFS 5.6.3. The text has descendants destroyed with the partition, and what they had returned (5.4.2); its table has
+ * a status for a partition that has children. With that a child could keep its parent from ever destroying it, so the
+ * text is right.
+ */
+hv_status hv_call_finalize_partition(struct hv_call *call)
+{
+    struct hv_partition *partition = call->partition, *child, *next;
+    unsigned state = atomic_load(&partition->state);
+    bool done = true;
+
+    if (state != HV_PARTITION_ACTIVE && state != HV_PARTITION_FINALIZING)
+        return HV_STATUS_INVALID_PARTITION_STATE;
+    mark_finalizing(partition);
+    for (child = partition->children; child; child = next) {
+        next = child->next_sibling;
+        done &= delete_tree(child);
+    }
+    return done && finalize(call->vp, partition) ? HV_STATUS_SUCCESS : HV_STATUS_WAIT;
+}
+
+/* TLFS 5.6.4 */
+hv_status hv_call_delete_partition(struct hv_call *call)
+{
+    struct hv_partition *partition = call->partition;
+    unsigned state = atomic_load(&partition->state);
+
+    if (state != HV_PARTITION_UNINITIALIZED && state != HV_PARTITION_FINALIZED)
+        return HV_STATUS_INVALID_PARTITION_STATE;
+    if (hv_pool_deposited(partition))
+        return HV_STATUS_OPERATION_DENIED;
+    delete_partition(partition);
+    return HV_STATUS_SUCCESS;
+}
+
+/* -- Destruction by the operator, or by a reset of the machine: whole trees, whatever their state -- */
 
 void hv_partition_delete_children(struct hv_partition *partition)
 {

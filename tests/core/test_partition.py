@@ -9,6 +9,7 @@ import pytest
 from root import (
     CREATE_PARTITION,
     DELETE_PARTITION,
+    DEPOSIT_MEMORY,
     EXPLICIT_SUSPEND,
     FINALIZE_PARTITION,
     FIRST_PAGE,
@@ -24,7 +25,7 @@ from root import (
     Child,
     Root,
 )
-from simulated_guest import FAST, GPA_END, OUTPUT, Guest, privilege_mask
+from simulated_guest import FAST, GPA_END, OUTPUT, Guest, privilege_mask, reps
 
 from qemu_hv._core import Exit, Privilege, Status
 
@@ -372,10 +373,24 @@ def test_grandchildren(root: Root) -> None:
     assert root.initialize(grandchild) == Status.ACCESS_DENIED
     assert root.delete(grandchild) == Status.ACCESS_DENIED
     assert root.next_child(grandchild)[0] == Status.ACCESS_DENIED
-    # TLFS 5.6.3, table: not while it has children.
-    assert root.finalize(child.partition) == Status.OPERATION_DENIED
     assert child.fast(DELETE_PARTITION, grandchild) == Status.SUCCESS
     assert root.balance(child.partition) == before
+    root.destroy(child.partition)
+
+
+def test_finalizing_destroys_descendants(root: Root) -> None:
+    """TLFS 5.4.2, 5.6.3: a partition and its children; what was deposited for them has been withdrawn."""
+    child = nested(root)
+    unused, active = child.create_partition(), child.create_partition()
+    data = struct.pack("<QQ", active, 40)
+    assert child.status(DEPOSIT_MEMORY | reps(1), data) == Status.SUCCESS
+    pages = root.balance(child.partition)
+    assert root.finalize(child.partition) == Status.SUCCESS
+    for partition in (unused, active):
+        assert root.next_child(partition)[0] == Status.INVALID_PARTITION_ID
+    assert root.children() == [child.partition]
+    assert root.balance(child.partition).in_use == 0
+    assert root.balance(child.partition).available == pages.available + pages.in_use
     root.destroy(child.partition)
 
 

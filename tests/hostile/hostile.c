@@ -8,6 +8,7 @@
  * the target of a call's output, and it never asks to be reset, restarted or given a useless address space.
  */
 #include "guest.h"
+#include "random.h"
 
 #define ARENA_PAGES 24u
 #define PLAIN_PAGES 4u /* of them, the last: never covered, so that what lies there is what the guest wrote */
@@ -17,8 +18,6 @@
 #define CR4_MCE 0x40u
 #define MSR_MCG_STATUS 0x17A
 #define HYPERCALL_PAGE_LOCKED UINT64_C(2) /* nothing could move it after that */
-
-#define RANDOM_OF(random, array) ((array)[below((random), sizeof(array) / sizeof((array)[0]))])
 
 enum action { ACT_HYPERCALL, ACT_MSR, ACT_OVERLAY, ACT_TIMER, ACT_IPI, ACT_END_OF, ACT_MEMORY, ACT_IDLE, ACTIONS };
 
@@ -42,63 +41,6 @@ static struct villain villains[GUEST_MAX_CPUS];
 static uint8_t *arena;
 static uint64_t deadline; /* TSC */
 static volatile bool over;
-
-static uint64_t next(uint64_t *random)
-{
-    *random ^= *random >> 12;
-    *random ^= *random << 25;
-    *random ^= *random >> 27;
-    return *random * UINT64_C(0x2545F4914F6CDD1D);
-}
-
-static unsigned below(uint64_t *random, size_t limit)
-{
-    return (unsigned)((next(random) >> 33) % limit);
-}
-
-static bool one_in(uint64_t *random, unsigned times)
-{
-    return below(random, times) == 0;
-}
-
-/* A number of the kinds that break things. */
-static uint64_t edge(uint64_t *random)
-{
-    static const uint64_t edges[] = {
-        0,
-        1,
-        2,
-        3,
-        7,
-        8,
-        0xFF,
-        0xFFF,
-        0x1000,
-        0xFFFF,
-        0x10000,
-        0x7FFFFFFF,
-        0x80000000,
-        0xFFFFFFFF,
-        0x100000000,
-        INT64_MAX,
-        (uint64_t)INT64_MAX + 1,
-        UINT64_MAX - 1,
-        UINT64_MAX,
-    };
-
-    switch (below(random, 5)) {
-    case 0:
-        return RANDOM_OF(random, edges);
-    case 1:
-        return UINT64_C(1) << below(random, 64);
-    case 2:
-        return next(random) >> below(random, 64);
-    case 3:
-        return below(random, 64);
-    default:
-        return next(random);
-    }
-}
 
 /* A page that may be covered and written: arena pages mostly, so that overlays meet there, and what is no RAM. */
 static uint64_t random_page(uint64_t *random)
@@ -631,7 +573,7 @@ void guest_main(void)
         interrupt_set_handler((uint8_t)vector, on_interrupt);
     interrupt_set_handler(VECTOR_NMI, on_interrupt);
     for (unsigned cpu = 0; cpu < cpu_count(); cpu++)
-        villains[cpu].random = (seed * GUEST_MAX_CPUS + cpu + 1) * UINT64_C(0x9E3779B97F4A7C15);
+        villains[cpu].random = random_begin(seed, cpu);
     for (unsigned cpu = 1; cpu < cpu_count(); cpu++)
         smp_start(cpu, run_villain, &villains[cpu]);
     allow_machine_checks();

@@ -7,34 +7,24 @@ still there. A failure may need the same machine to show again, but what each VP
 
 from __future__ import annotations
 
-import asyncio
-import random
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
+from guest_image import build_image
+from hostile_machine import Operator, check_end, machine_options, watch
 
-from qemu_hv import build
-from qemu_hv.machine import CommandFailed, MachineDied, MachineOptions, SyncMachine
+from qemu_hv.machine import SyncMachine
 from qemu_hv.pytest_plugin import HvMachineFactory
 from qemu_hv.qemu_binary import QemuBinary
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "guests"))
-
-from guest_image import build_image
 
 HERE = Path(__file__).resolve().parent
 
 VPS = 4
-INTERVAL = 0.1  # seconds between two looks
-ROUNDS_TO_PAUSE = 20
-ANSWER_TIMEOUT = 2.0  # seconds
 END_TIMEOUT = 30.0  # seconds that the guest may run over its time
-SUCCESS = 1  # what isa-debug-exit makes of the guest's 0
 
 # The guest's random words are mostly 0x20 and above (hostile.c, with_safe_vector).
 CONNECTIONS = range(0x20, 0x100)
@@ -44,34 +34,16 @@ EVENT_FLAGS = 16
 ACTIONS = ("hypercall", "msr", "overlay", "timer", "ipi", "end of", "memory", "idle")
 FEWEST_ACTIONS = 2  # of each kind, per VP and second: a guest that does less is stuck
 
-REPORT = re.compile(r"ERROR: \w+Sanitizer|runtime error:")
-
 # Registers and calls that a guest does not get by default.
 PROPERTIES = {"access-tsc-invariant-controls": True, "access-partition-id": True}
 
 
-class Operator:
-    """What the operator does meanwhile: everything must be answered in time, also with an error."""
+class PortOperator(Operator):
+    """Moves ports and connections about."""
 
     def __init__(self, machine: SyncMachine, seed: int) -> None:
-        self.machine = machine
+        super().__init__(machine, seed)
         self.vps: list[Mapping[str, Any]] = []
-        self._random = random.Random(seed)
-
-    def ask(self, command: str, arguments: Optional[Mapping[str, object]] = None) -> Any:
-        """Execute a QMP command; QEMU must answer within `ANSWER_TIMEOUT`."""
-        answer = self.machine.machine.execute(command, arguments)
-        try:
-            return self.machine.call(asyncio.wait_for(answer, ANSWER_TIMEOUT))
-        except asyncio.TimeoutError:
-            pytest.fail(f"{command} was not answered in {ANSWER_TIMEOUT:g} s")
-
-    def try_to(self, command: str, arguments: Mapping[str, object]) -> None:
-        """Execute a command that may be refused, because of what happened before."""
-        try:
-            self.ask(command, arguments)
-        except CommandFailed as error:
-            assert error.error_class == "GenericError", error
 
     def create_port(self, port: int) -> None:
         """Make a port for messages (even numbers) or events (odd ones)."""
@@ -91,7 +63,7 @@ class Operator:
 
     def connect(self, connection: int) -> None:
         """Connect to some port."""
-        port = self._random.choice(PORTS)
+        port = self.random.choice(PORTS)
         self.try_to("hv-connect-port", {"connection-id": connection, "port-id": port})
 
     def look(self) -> None:
@@ -103,73 +75,24 @@ class Operator:
 
     def interfere(self) -> None:
         """Post, signal, and change ports and connections."""
-        port, connection = self._random.choice(PORTS), self._random.choice(CONNECTIONS)
-        payload = self._random.randbytes(self._random.choice((0, 1, 8, 240, 241))).hex()
+        port, connection = self.random.choice(PORTS), self.random.choice(CONNECTIONS)
+        payload = self.random.randbytes(self.random.choice((0, 1, 8, 240, 241))).hex()
         self.try_to(
             "hv-post-message",
             {"port-id": port & ~1, "message-type": port, "payload": payload, "encoding": "hex"},
         )
-        self.try_to("hv-signal-event", {"port-id": port | 1, "flag": self._random.randrange(EVENT_FLAGS + 1)})
+        self.try_to("hv-signal-event", {"port-id": port | 1, "flag": self.random.randrange(EVENT_FLAGS + 1)})
         self.try_to("hv-disconnect-port", {"connection-id": connection})
         self.connect(connection)
-        if self._random.random() < 0.1:
+        if self.random.random() < 0.1:
             self.try_to("hv-delete-port", {"port-id": port})
             self.create_port(port)
-
-    def pause(self) -> None:
-        """Stop the machine for a moment, which stops its clock."""
-        self.ask("stop")
-        self.ask("query-hv-vps")
-        self.ask("cont")
-
-
-@pytest.fixture(scope="module")
-def sanitized_qemu() -> QemuBinary:
-    """A QEMU whose module and core are instrumented."""
-    built = build.ensure(sanitize=True)
-    return QemuBinary(built.path, built.firmware_dirs, built.environment)
-
-
-def machine_options(qemu: QemuBinary, accel: str, seed: int, seconds: float, output: Path) -> dict[str, Any]:
-    """Return the options of a machine that runs the guest; what it prints goes to the file `output`."""
-    options = MachineOptions(
-        qemu=qemu,
-        kernel=build_image(HERE / "hostile.c", 64).path,
-        append=f"seed={seed} seconds={max(1, round(seconds))}",
-        smp=VPS,
-        memory="128",
-        cpu="max",
-        accel=accel,
-        hypervisor=PROPERTIES,
-        extra=[
-            *("-chardev", f"file,id=debug,path={output}", "-device", "isa-debugcon,iobase=0xe9,chardev=debug"),
-            *("-device", "isa-debug-exit,iobase=0xf4,iosize=1"),
-        ],
-    )
-    return vars(options)
 
 
 def actions_by_vp(output: str) -> dict[int, list[int]]:
     """Return how much of each kind the VPs did, from the guest's last words."""
     numbers = [[int(word) for word in match[1].split()] for match in re.finditer(r"^DONE((?: \d+)+) ", output, re.M)]
     return {vp: counts for vp, *counts in numbers}
-
-
-def watch(operator: Operator, end: float) -> None:
-    """Be the operator until the guest has ended, which it must do before the monotonic clock says `end`."""
-    rounds = 0
-    while operator.machine.running:
-        if time.monotonic() > end:
-            pytest.fail("the guest has not come to its end")
-        rounds += 1
-        try:
-            operator.look()
-            operator.interfere()
-            if rounds % ROUNDS_TO_PAUSE == 0:
-                operator.pause()
-        except MachineDied:
-            return
-        time.sleep(INTERVAL)
 
 
 def check_thoroughness(said: str, vps: Sequence[Mapping[str, Any]], seconds: float) -> None:
@@ -197,11 +120,12 @@ def test_hypervisor_survives_a_hostile_guest(
     share = 0.8 if accel.endswith("multi") else 0.2
     seconds, seed = share * pytestconfig.getoption("hostile_seconds"), pytestconfig.getoption("hostile_seed")
     output = tmp_path / "output"
-    machine = hv_machine(**machine_options(sanitized_qemu, accel, seed, seconds, output))
-    operator = Operator(machine, seed)
+    kernel = build_image(HERE / "hostile.c", 64).path
+    options = machine_options(
+        sanitized_qemu, kernel, PROPERTIES, accel, f"seed={seed} seconds={max(1, round(seconds))}", output
+    )
+    machine = hv_machine(**{**options, "smp": VPS})
+    operator = PortOperator(machine, seed)
     operator.connect_all()
     watch(operator, time.monotonic() + seconds + END_TIMEOUT)
-    said = output.read_text(encoding="ascii")
-    assert machine.exit_code == SUCCESS, f"{machine.stderr}\n{said[-2000:]}"
-    assert not REPORT.search(machine.stderr), machine.stderr
-    check_thoroughness(said, operator.vps, seconds)
+    check_thoroughness(check_end(machine, output), operator.vps, seconds)
