@@ -105,22 +105,10 @@ static void fire_if_due(struct hv_vp *vp)
         fire(vp);
 }
 
-/* Masked, the timer counts but need not be looked at. */
+/* Masked, the timer counts but need not be looked at. One that is due already expires at once. */
 static void rearm(struct hv_vp *vp)
 {
-    struct hv_lapic *lapic = vp->lapic;
-
-    if (!is_looked_at(lapic)) {
-        set_platform_timer(vp, HV_NANO100_NEVER);
-        return;
-    }
-    if (mode(lapic) == TIMER_PERIODIC)
-        skip_past_periods(vp);
-    else if (hv_machine_tsc(vp->hv) >= due(vp)) {
-        lapic->timer_armed = false; /* it expired while masked */
-        return;
-    }
-    set_platform_timer(vp, due(vp));
+    set_platform_timer(vp, is_looked_at(vp->lapic) ? due(vp) : HV_NANO100_NEVER);
 }
 
 void hv_lapic_timer_expired(struct hv_vp *vp)
@@ -212,7 +200,9 @@ void hv_lapic_timer_set_lvt_locked(struct hv_vp *vp, uint32_t lvt)
 
     fire_if_due(vp);
     if (lapic->timer_armed && mode(lapic) == TIMER_PERIODIC)
-        skip_past_periods(vp); /* a change to one-shot ends with the period that runs */
+        skip_past_periods(vp); /* what expired while masked; a change to one-shot ends with the period that runs */
+    else if (lapic->timer_armed && hv_machine_tsc(vp->hv) >= due(vp))
+        lapic->timer_armed = false; /* it expired while masked */
     lapic->lvt[LVT_TIMER] = lvt;
     if (was_deadline != (mode(lapic) == TIMER_DEADLINE)) {
         lapic->timer_armed = false;

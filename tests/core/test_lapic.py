@@ -989,6 +989,19 @@ def test_one_shot_timer(apic: Apic) -> None:
     assert apic.read(INITIAL_COUNT) == 100 * COUNTS
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+def test_timer_that_is_late_survives_a_restore(apic: Apic, periodic: bool) -> None:
+    """State that was saved when the timer had expired, and the platform had not told yet, holds the interrupt."""
+    arm(apic, 100 * COUNTS, TIMER_PERIODIC | 0x51 if periodic else 0x51)
+    due = apic.machine.timer_tsc(apic.vp, 5)
+    assert due is not None
+    apic.machine.tsc = due + 1000
+    apic.machine.restore(apic.machine.save())
+    assert apic.irr == []
+    apic.machine.advance(1)
+    assert apic.irr == [0x51]
+
+
 def test_timer_is_never_early(apic: Apic) -> None:
     """A platform that calls too early is told the right time again."""
     arm(apic, 100 * COUNTS)

@@ -391,7 +391,6 @@ def test_finalizing_destroys_descendants(root: Root) -> None:
     assert root.children() == [child.partition]
     assert root.balance(child.partition).in_use == 0
     assert root.balance(child.partition).available == pages.available + pages.in_use
-    root.destroy(child.partition)
 
 
 def test_grandchild_needs_its_parents_memory(root: Root) -> None:

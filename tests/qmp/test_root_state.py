@@ -47,7 +47,7 @@ def lines(machine: SyncMachine) -> list[Line]:
     return [Line(*map(int, found)) for found in LINE.findall(text)]
 
 
-def wait_lines(machine: SyncMachine, count: int, after: int = 0, timeout: float = 15.0) -> list[Line]:
+def wait_lines(machine: SyncMachine, count: int, after: int = 0, timeout: float = 60.0) -> list[Line]:
     """Wait for so many lines behind the first ones."""
     deadline = time.monotonic() + timeout
     while len(lines(machine)) < after + count:
