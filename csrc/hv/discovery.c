@@ -25,13 +25,13 @@ static void vendor(struct hv_cpuid *out)
 
 /*
  * The text keeps this leaf at zero until the guest has told its identity. Deployed guests read it before that and log
- * what they find, and the deployed hypervisor answers them: so does the current generation.
+ * what they find, and the deployed hypervisor answers them: so does the current generation, and who cannot change it.
  */
 static void version(const struct hv_partition *partition, struct hv_cpuid *out)
 {
     const struct hv_config *config = &partition->hv->config;
 
-    if (config->generation == HV_GEN_2008R2 && atomic_load(&partition->guest_os_id) == 0)
+    if (config->generation == HV_GEN_2008R2 && atomic_load(&partition->guest_os_id) == 0 && !config->fixed_cpuid)
         return;
     out->eax = config->build_number;
     out->ebx = (uint32_t)config->major_version << 16 | config->minor_version;

@@ -27,6 +27,7 @@ struct hv_config {
     uint32_t vp_count; /* 1..HV_MAX_VPS, of the machine's partition; with `root` as many logical processors */
     uint32_t gpa_bits; /* physical address width: the GPA space ends at 1 << gpa_bits */
     uint64_t tsc_frequency; /* Hz, as the guest reads its TSC */
+    bool fixed_cpuid; /* what CPUID answers cannot change while the guest runs */
     uint64_t apic_frequency; /* Hz */
     /* CPUID 0x40000002 */
     uint32_t build_number, service_pack, service_number;
@@ -150,6 +151,11 @@ void hv_interrupt_ended(struct hv_vp *vp, uint8_t vector);
 
 void hv_timer_expired(struct hv_vp *vp, unsigned timer); /* any thread */
 hv_nano100_time hv_reference_time(struct hv_partition *partition); /* any thread */
+/*
+ * What the processors of the machine's partition read by RDTSC is `ahead` of what the platform's read_tsc() tells: for
+ * a platform that cannot stop them while the machine is stopped. Called while no VP runs.
+ */
+void hv_set_tsc_ahead(struct hv *hv, int64_t ahead);
 
 /* -- Chapter 14: the operator's ports and connections; any thread -- */
 

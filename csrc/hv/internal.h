@@ -334,6 +334,7 @@ struct hv {
     void *context;
     struct hv_config config; /* of the machine, and of its own partition */
     uint64_t gpa_limit; /* first GPA beyond the GPA space */
+    int64_t tsc_ahead; /* what RDTSC reads is ahead of read_tsc(); changes while no VP runs */
     _Atomic uint64_t translation_epoch; /* changes when any partition's second stage loses something */
     atomic_bool trace;
 

@@ -24,12 +24,13 @@
 
 /*
  * What the page adds to the scaled TSC. A child's VPs may see another TSC than the machine's; they see the same one, as
- * the page is the same for all, and it is the boot processor's.
+ * the page is the same for all, and it is the boot processor's. Where that is so the page may be a unit ahead of the
+ * register, which takes a VP longer to get to.
  */
 static int64_t page_offset(const struct hv_partition *partition)
 {
     const struct hv_vp *vp = partition->parent ? partition->vps[0] : NULL;
-    int64_t ahead = vp ? (int64_t)atomic_load(&vp->tsc_offset) : 0;
+    int64_t ahead = vp ? (int64_t)atomic_load(&vp->tsc_offset) : partition->hv->tsc_ahead;
 
     return partition->tsc_offset - (int64_t)(((__int128)ahead * partition->tsc_scale) >> 64);
 }
@@ -77,6 +78,19 @@ void hv_time_init(struct hv_partition *partition)
         atomic_store(&partition->stopped_time, 0); /* until its first VP runs */
         atomic_store(&partition->time_stopped, true);
     }
+}
+
+void hv_set_tsc_ahead(struct hv *hv, int64_t ahead)
+{
+    struct hv_partition *partition = hv_machine_partition(hv);
+
+    hv_vp_lock_take(&partition->register_lock);
+    if (hv->tsc_ahead != ahead) {
+        hv->tsc_ahead = ahead;
+        partition->tsc_sequence = next_sequence(partition->tsc_sequence);
+        publish(partition);
+    }
+    hv_vp_lock_drop(&partition->register_lock);
 }
 
 /* -- Time of a child stops while all its VPs are explicitly suspended (TLFS 15.1.2); the register lock is held -- */

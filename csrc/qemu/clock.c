@@ -248,14 +248,29 @@ void mshv_clock_resume(struct mshv_clock *clock)
     clock->sample_virtual = ns;
     clock->offset = (int64_t)(tsc - ns_to_ticks(clock, ns));
     clock->interval = ns_to_host_ticks(clock, FIRST_INTERVAL);
-    set_line(clock, host, tsc, clock->measured_rate, clock->interval);
+    set_line(clock, host, tsc, clock->measured_rate, clock->parallel ? UINT64_MAX : clock->interval);
     qemu_mutex_unlock(&clock->lock);
+}
+
+/* Hosts of the same kind measure their TSC's frequency a little differently at each boot. */
+static bool is_about(uint64_t frequency, uint64_t other)
+{
+    return frequency <= other + other / 4000 && other <= frequency + frequency / 4000;
 }
 
 bool mshv_clock_set(struct mshv_clock *clock, uint64_t frequency, uint64_t tsc, Error **errp)
 {
     unsigned __int128 rate = ((unsigned __int128)frequency << RATE_SHIFT) / clock->host_frequency;
 
+    if (clock->parallel) {
+        if (!is_about(frequency, clock->host_frequency)) {
+            error_setg(errp,
+                       "a TSC frequency of %" PRIu64 " Hz is not possible here: the processor's is %" PRIu64 " Hz",
+                       frequency, clock->host_frequency);
+            return false;
+        }
+        rate = (unsigned __int128)1 << RATE_SHIFT;
+    }
     if (frequency <= 10000000 || frequency > MAXIMUM_FREQUENCY || rate >= UINT64_MAX) {
         error_setg(errp,
                    "a TSC frequency of %" PRIu64 " Hz is not supported; it must be above 10 MHz and at most "
@@ -306,6 +321,14 @@ bool mshv_clock_init(struct mshv_clock *clock, uint64_t frequency, Error **errp)
     if (!frequency)
         frequency = (host_frequency + FREQUENCY_UNIT / 2) / FREQUENCY_UNIT * FREQUENCY_UNIT;
     clock->host_frequency = host_frequency;
+    return mshv_clock_set(clock, frequency, 0, errp);
+}
+
+bool mshv_clock_init_parallel(struct mshv_clock *clock, uint64_t frequency, Error **errp)
+{
+    qemu_mutex_init(&clock->lock);
+    clock->parallel = true;
+    clock->host_frequency = frequency;
     return mshv_clock_set(clock, frequency, 0, errp);
 }
 

@@ -29,6 +29,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(MicrosoftHypervisor, MICROSOFT_HYPERVISOR)
 
 struct mshv_clock {
     bool exact; /* computed from the virtual clock at every read */
+    bool parallel; /* ticks with the host's TSC, whatever the virtual clock does */
     uint64_t frequency; /* Hz */
     uint64_t host_frequency; /* Hz, as far as it could be measured */
 
@@ -55,6 +56,8 @@ struct mshv_clock {
 };
 
 void mshv_clock_start_measuring(struct mshv_clock *clock);
+/* Stand at 0, and tick with the host's TSC, which has that frequency. */
+bool mshv_clock_init_parallel(struct mshv_clock *clock, uint64_t frequency, Error **errp);
 /* Choose the frequency (0: the host's) and stand at 0. Returns false when it cannot be represented. */
 bool mshv_clock_init(struct mshv_clock *clock, uint64_t frequency, Error **errp);
 uint64_t mshv_clock_read(struct mshv_clock *clock);
@@ -149,9 +152,10 @@ struct mshv_vp {
     bool stale; /* its TLB has to be flushed before it runs; set by any thread */
     uint64_t tlb_fills; /* second_stage.c */
     struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
-    bool running;
-    uint64_t running_since; /* guest TSC */
+    bool running; /* with KVM any thread may ask */
+    uint64_t running_since; /* guest TSC; with KVM the thread's CPU time in ns */
     uint64_t run_ticks;
+    QEMUTimer *idle_timer; /* with KVM, see kvm.c */
     /* Only while state is saved or loaded; but for the first, of children. */
     bool saved_idle;
     uint32_t saved_apic_id, saved_halted, saved_request;
@@ -364,6 +368,16 @@ void mshv_crash(void *context, hv_vp_handle vp, const uint64_t parameters[5], co
 bool mshv_policy_check(const char *name, Error **errp); /* whether the property may have this value */
 void mshv_policy_init(MicrosoftHypervisor *s);
 enum hv_progress mshv_admit(void *context, hv_vp_handle caller, struct hv_admission *admission);
+
+/* kvm.c: the backend for KVM; without KVM in QEMU these are never called */
+bool mshv_kvm_check(const MicrosoftHypervisor *s, Error **errp);
+const struct hv_platform_ops *mshv_kvm_platform_ops(void);
+bool mshv_kvm_adapt_config(const MicrosoftHypervisor *s, struct hv_config *config, Error **errp);
+bool mshv_kvm_clock_init(MicrosoftHypervisor *s, Error **errp);
+bool mshv_kvm_set_up(MicrosoftHypervisor *s, Error **errp); /* the core is there */
+void mshv_kvm_start(MicrosoftHypervisor *s); /* the machine is about to go on */
+void mshv_kvm_stop(MicrosoftHypervisor *s);
+void mshv_kvm_page_write(CPUState *cs); /* a CPU has written to the hypercall page */
 
 /* state.c */
 void mshv_state_register(MicrosoftHypervisor *s);

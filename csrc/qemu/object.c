@@ -16,6 +16,7 @@
 #include "qemu/memalign.h"
 #include "qemu/module.h"
 #include "qom/object_interfaces.h"
+#include "system/kvm.h"
 #include "system/reset.h"
 #include "system/runstate.h"
 #include "system/system.h"
@@ -134,7 +135,9 @@ static bool create_core(MicrosoftHypervisor *s, Error **errp)
     config.gpa_bits = X86_CPU(first_cpu)->phys_bits;
     config.tsc_frequency = s->clock.frequency;
     config.apic_frequency = APIC_FREQUENCY;
-    s->core = hv_create(&config, &mshv_platform_ops, s, &why);
+    if (kvm_enabled() && !mshv_kvm_adapt_config(s, &config, errp))
+        return false;
+    s->core = hv_create(&config, kvm_enabled() ? mshv_kvm_platform_ops() : &mshv_platform_ops, s, &why);
     if (!s->core) {
         error_setg(errp, "the hypervisor cannot be created: %s", why);
         return false;
@@ -150,9 +153,13 @@ static void run_state_changed(void *opaque, bool running, RunState state)
 
     if (!running) {
         mshv_clock_stop(&s->clock);
+        if (kvm_enabled())
+            mshv_kvm_stop(s);
         return;
     }
     mshv_clock_resume(&s->clock);
+    if (kvm_enabled())
+        mshv_kvm_start(s);
     for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
         if (mshv_vp(s, i))
             mshv_timers_rearm(mshv_vp(s, i));
@@ -166,17 +173,22 @@ static void machine_reset(void *opaque)
 
 static bool set_up(MicrosoftHypervisor *s, Error **errp)
 {
-    if (!tcg_enabled()) {
-        error_setg(errp, "only TCG is supported yet; use -accel tcg");
+    if (!tcg_enabled() && !kvm_enabled()) {
+        error_setg(errp, "only TCG and KVM are supported; use -accel tcg or -accel kvm");
         return false;
     }
+    if (kvm_enabled() && !mshv_kvm_check(s, errp))
+        return false;
     if (!bind_vps(s, errp))
         return false;
-    if (!mshv_clock_init(&s->clock, s->numbers[MSHV_TSC_FREQUENCY].value, errp))
+    if (kvm_enabled() ? !mshv_kvm_clock_init(s, errp)
+                      : !mshv_clock_init(&s->clock, s->numbers[MSHV_TSC_FREQUENCY].value, errp))
         return false;
     if (mshv_is_root(s) && !mshv_second_stage_add_pages(s, errp))
         return false;
     if (!create_core(s, errp))
+        return false;
+    if (kvm_enabled() && !mshv_kvm_set_up(s, errp))
         return false;
     if (mshv_is_root(s)) {
         mshv_lps_init(s);

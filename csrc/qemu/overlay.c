@@ -14,6 +14,7 @@
 #include "hw/core/cpu.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "system/kvm.h"
 #include "system/tcg.h"
 #include "tcg/helper-tcg.h"
 #include "trace.h"
@@ -28,7 +29,11 @@ static MemTxResult hypercall_page_write(void *opaque, hwaddr addr, uint64_t data
 {
     CPUState *cs = current_cpu;
 
-    if (cs && cs->running && !attrs.unspecified)
+    if (!cs || !cs->running || attrs.unspecified)
+        return MEMTX_OK;
+    if (kvm_enabled())
+        mshv_kvm_page_write(cs);
+    else
         raise_exception_err_ra(cpu_env(cs), EXCP0D_GPF, 0, cs->mem_io_pc);
     return MEMTX_OK;
 }
@@ -113,7 +118,7 @@ void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_handle vp,
         create_region(s, overlay, kind, vp, page, access);
     if (!caller || !qemu_tcg_mttcg_enabled()) {
         show(overlay);
-        if (caller)
+        if (caller && !kvm_enabled()) /* KVM changes its map at once for all CPUs */
             mshv_complete_before_retiring(caller);
         return;
     }

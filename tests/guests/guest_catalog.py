@@ -15,6 +15,10 @@ __all__ = ["GuestPlan", "plan_for"]
 ALL_WAYS = {"mttcg": (1, 4), "single": (1, 4), "icount": (1, 4)}
 ONE_VP = {"mttcg": (1,)}
 FOUR_VPS = {"mttcg": (4,)}
+# A host's KVM may interpret the guest slowly, so these are few; and it may know no 32-bit code, so that is for TCG.
+KVM_WAYS = {"kvm": (2,), "kvm-off": (1,)}
+# With KVM's own local APIC the older interface is refused.
+KVM_OLDER = {"kvm-off": (1,)}
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,15 @@ def _runs(bits: int, modes: list[Mode]) -> list[tuple[int, Mode]]:
 
 
 def _default() -> list[tuple[int, Mode]]:
-    """Return what a guest gets that is not listed below: every way TCG runs VPs, and the older interface once."""
-    older = make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2")
-    return _runs(64, make_modes(ALL_WAYS)) + _runs(64, older)
+    """Return what a guest gets that is not listed below: every way VPs are run, and the older interface once each."""
+    older = make_modes({**FOUR_VPS, **KVM_OLDER}, generation=GENERATION_2008R2, suffix="-2008r2")
+    return _runs(64, make_modes({**ALL_WAYS, **KVM_WAYS})) + _runs(64, older)
+
+
+def _apic() -> list[tuple[int, Mode]]:
+    # KVM's own local APIC has none of what this guest checks.
+    older = make_modes({**FOUR_VPS, **KVM_OLDER}, generation=GENERATION_2008R2, suffix="-2008r2")
+    return _runs(64, make_modes({**ALL_WAYS, "kvm-off": (2,)})) + _runs(64, older)
 
 
 def _with_32_bit() -> list[tuple[int, Mode]]:
@@ -42,15 +52,16 @@ def _with_32_bit() -> list[tuple[int, Mode]]:
 
 def _runtime() -> list[tuple[int, Mode]]:
     without = make_modes(ALL_WAYS, properties=None, suffix="-stock")
+    kvm = make_modes({"kvm": (2,)}, properties=None, suffix="-stock")
     legacy = make_modes(FOUR_VPS, properties=None, suffix="-stock-legacy", append="paging=legacy")
-    return _runs(64, without) + _runs(32, without) + _runs(32, legacy) + _runs(64, make_modes(FOUR_VPS))
+    return _runs(64, without + kvm) + _runs(32, without) + _runs(32, legacy) + _runs(64, make_modes(FOUR_VPS))
 
 
 def _hypercall() -> list[tuple[int, Mode]]:
     # A call with output needs a privilege that guests do not have by default.
     properties = (("access-partition-id", "on"),)
-    modes = make_modes(ALL_WAYS, properties)
-    older = make_modes(FOUR_VPS, properties, GENERATION_2008R2, "-2008r2")
+    modes = make_modes({**ALL_WAYS, **KVM_WAYS}, properties)
+    older = make_modes({**FOUR_VPS, **KVM_OLDER}, properties, GENERATION_2008R2, "-2008r2")
     narrow = make_modes({"mttcg": (4,), "icount": (1,)}, properties)
     legacy = make_modes(ONE_VP, properties, suffix="-legacy", append="paging=legacy")
     return _runs(64, modes + older) + _runs(32, narrow + legacy)
@@ -70,7 +81,10 @@ def _access() -> list[tuple[int, Mode]]:
         "no-features": ["crash-msrs", "direct-synthetic-timers", "hypercall-xmm-input", "access-reset-msr"],
         "no-calls": ["post-messages", "signal-events"],
     }
-    modes = make_modes(FOUR_VPS) + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2")
+    modes = make_modes({**FOUR_VPS, "kvm-off": (2,)})
+    modes += make_modes({**FOUR_VPS, **KVM_OLDER}, generation=GENERATION_2008R2, suffix="-2008r2")
+    # KVM's own local APIC comes without these.
+    modes += make_modes({"kvm": (2,)}, append="off=access-apic-msrs")
     for suffix, names in lacking.items():
         properties = tuple((name, "off") for name in names)
         modes += make_modes(ONE_VP, properties, suffix=f"-{suffix}", append=f"off={','.join(names)}")
@@ -94,15 +108,22 @@ def _ports() -> list[tuple[int, Mode]]:
         ("hv-connect-port", {"connection-id": 6, "port-id": 6}),
         ("hv-delete-port", {"port-id": 5}),
     )
-    modes = make_modes(ALL_WAYS, commands=commands)
+    modes = make_modes({**ALL_WAYS, **KVM_WAYS}, commands=commands)
     return _runs(64, modes + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2", commands=commands))
+
+
+def _interrupts() -> list[tuple[int, Mode]]:
+    return _default() + _runs(64, make_modes({"kvm-split": (1,)}))
 
 
 _PLANS = {
     "access": _access,
+    "apic": _apic,
     "hypercall": _hypercall,
     "ports": _ports,
     "runtime": _runtime,
+    "synic": _interrupts,
+    "timer": _interrupts,
     "vmmu": _with_32_bit,
 }
 

@@ -29,6 +29,9 @@ _PRIVILEGE_ROW = re.compile(r'^HV_PRIVILEGE_ROW\((\d+), \w+, "([\w-]+)", HV_GEN_
 
 # Seconds without a line from the guest after which it counts as hung.
 SILENCE_TIMEOUT = 60.0
+# Some KVMs lose a processor now and then while the firmware boots, also of stock QEMU: the machine is started again.
+KVM_BOOT_TIMEOUT = 25.0
+KVM_BOOTS = 5
 # A guest that hangs this often is not started again: its remaining checks fail with that reason.
 MAX_HANGS = 3
 TAIL_LINES = 25
@@ -64,6 +67,11 @@ class Mode:
     commands: tuple[tuple[str, dict[str, object]], ...] = ()
     role: str = "guest"
     in_child: bool = False
+
+    @property
+    def kvm(self) -> str:
+        """Return the name of the way KVM runs VPs, or nothing for TCG."""
+        return self.name.split("-smp", 1)[0] if self.name.startswith("kvm") else ""
 
     @property
     def memory(self) -> int:
@@ -194,9 +202,13 @@ class GuestRun:
         ]
         begin: Optional[Check] = None
         hangs = 0
+        boots = 0
         while applying:
             before = len(self.results)
             reason, hung = self._run_once(begin)
+            if hung and self._mode.kvm and not self._console and boots < KVM_BOOTS:
+                boots += 1
+                continue
             if self._ended:
                 break
             hangs += hung
@@ -267,7 +279,7 @@ class GuestRun:
                 thread.start()
             hung = False
             try:
-                while (line := lines.get(timeout=self._silence)) is not None:
+                while (line := lines.get(timeout=self._patience())) is not None:
                     self._take(line.rstrip("\n"))
             except queue.Empty:
                 hung = True
@@ -282,6 +294,10 @@ class GuestRun:
             for thread in threads:
                 thread.join()
         return refused + self._describe_end(command, hung, code, "".join(errors)), hung
+
+    def _patience(self) -> float:
+        """Return how many seconds the guest may be silent now."""
+        return KVM_BOOT_TIMEOUT if self._mode.kvm and not self._console else self._silence
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -366,10 +382,11 @@ def make_modes(
     role: str = "guest",
     in_child: bool = False,
 ) -> list[Mode]:
-    """Return modes for the ways TCG runs VPs.
+    """Return modes for the ways TCG and KVM run VPs.
 
     Args:
-        smp: numbers of VPs by name of the way: "mttcg", "single" or "icount".
+        smp: numbers of VPs by name of the way: "mttcg", "single", "icount", "kvm" (with its own local APIC),
+            "kvm-split" (with its own local APIC only) or "kvm-off" (without it).
         properties: of the hypervisor object; None: no object.
         generation: GENERATION_*.
         suffix: put after the modes' names.
@@ -378,10 +395,14 @@ def make_modes(
         role: of the hypervisor object.
         in_child: whether the guest runs in a child partition.
     """
+    kvm = ("-accel", "kvm", "-cpu", "qemu64")
     accelerators: dict[str, tuple[Union[str, Path], ...]] = {
         "mttcg": ("-accel", "tcg,thread=multi"),
         "single": ("-accel", "tcg,thread=single"),
         "icount": ("-accel", "tcg", "-icount", "shift=auto"),
+        "kvm": kvm,
+        "kvm-split": (*kvm, "-machine", "kernel-irqchip=split"),
+        "kvm-off": (*kvm, "-machine", "kernel-irqchip=off"),
     }
     return [
         Mode(
@@ -390,7 +411,7 @@ def make_modes(
             vps=vps,
             generation=generation,
             properties=properties,
-            parallel=way == "mttcg",
+            parallel=way not in ("single", "icount"),
             append=append,
             commands=tuple((name, _with_last_vp(arguments, vps)) for name, arguments in commands),
             role=role,

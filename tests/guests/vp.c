@@ -133,7 +133,7 @@ static void idle_often(void *argument)
         rdmsr(HV_MSR_GUEST_IDLE);
         if (apic_vector_set(APIC_IRR, VECTOR)) {
             interrupts_on();
-            __asm__ volatile("nop; nop");
+            EXPECT(WAIT_UNTIL(!apic_vector_set(APIC_IRR, VECTOR), SOON));
             interrupts_off();
             idle_rounds++;
         }

@@ -128,16 +128,32 @@ def test_wrong_combination_ends_with_one_line(case: str) -> None:
     assert expected in result.stderr
 
 
-def test_kvm_is_refused_in_one_line() -> None:
-    """-accel kvm is not supported yet."""
+KVM = ["-machine", "q35", "-accel", "kvm", "-cpu", "qemu64"]
+WRONG_KVM: dict[str, tuple[list[str], str]] = {
+    "children": ([*KVM, "-object", f"{OBJECT},role=root"], "use -accel tcg"),
+    "KVM's own emulation": (
+        ["-machine", "q35", "-accel", "kvm", "-cpu", "qemu64,hv-relaxed", "-object", OBJECT],
+        "hv-* flags of -cpu",
+    ),
+    "a TSC of another frequency": ([*KVM, "-object", f"{OBJECT},tsc-frequency=1000000000"], "it is the processor's"),
+    "CPUID that changes": ([*KVM, "-object", f"{OBJECT},access-tsc-invariant-controls=on"], "does not change CPUID"),
+    "registers in the place of KVM's APIC": ([*KVM, "-object", f"{OBJECT},access-apic-msrs=on"], "kernel-irqchip=off"),
+    "auto-EOI that must be": ([*KVM, "-object", f"{OBJECT},interface=2008r2"], "kernel-irqchip=off"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_KVM)
+def test_what_kvm_cannot_do_ends_with_one_line(case: str) -> None:
+    """It says so and ends QEMU."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         pytest.skip("there is no usable /dev/kvm here")
-    result = run_qemu("-machine", "q35", "-accel", "kvm", "-cpu", "qemu64", "-object", OBJECT)
+    arguments, expected = WRONG_KVM[case]
+    result = run_qemu(*arguments)
     assert result.returncode != 0
     # KVM itself may warn of what this host cannot do before we are asked.
     lines = [line for line in result.stderr.splitlines() if "warning: host doesn't" not in line]
     assert len(lines) == 1, result.stderr
-    assert "use -accel tcg" in lines[0]
+    assert expected in lines[0]
 
 
 def test_object_cannot_be_added_or_removed_later(hv_machine: HvMachineFactory) -> None:

@@ -99,12 +99,27 @@ static unsigned in_service(void)
     return count;
 }
 
+static bool requested(void)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        if (apic_read(APIC_IRR + i * 0x10)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#define DRAIN_TURNS 100 /* what waits for a lower TPR stays */
+
 void apic_drain(void)
 {
     for (unsigned left = in_service(); left > 0; left--) {
         apic_eoi();
     }
     interrupts_on();
-    __asm__ volatile("nop; nop; nop");
+    /* Where the guest is interpreted, interrupts come in some instructions later. */
+    for (unsigned turn = 0; turn < DRAIN_TURNS && requested(); turn++) {
+        cpu_pause();
+    }
     interrupts_off();
 }
