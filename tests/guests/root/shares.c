@@ -539,7 +539,8 @@ CHECK(timer_preempts, "15.3, 18.1: a VP that its timer wakes does not wait for t
     stop(2);
     NOTE("late by: 25 %% %llu, 50 %% %llu, 75 %% %llu; a slice: %u\n", (unsigned long long)quantile(25),
          (unsigned long long)quantile(50), (unsigned long long)quantile(75), TICKS_PER_MS);
-    EXPECT(quantile(75) < (time_is_exact() ? TICKS_PER_MS / 8 : SOON * 10u));
+    /* At the end of the slice it would be three quarters of one. */
+    EXPECT(quantile(75) < (time_is_exact() ? TICKS_PER_MS / 2 : SOON * 10u));
 }
 
 static volatile bool root_sleeps;
