@@ -16,7 +16,8 @@ ALL_WAYS = {"mttcg": (1, 4), "single": (1, 4), "icount": (1, 4)}
 ONE_VP = {"mttcg": (1,)}
 FOUR_VPS = {"mttcg": (4,)}
 # A host's KVM may interpret the guest slowly, so these are few; and it may know no 32-bit code, so that is for TCG.
-KVM_WAYS = {"kvm": (2,), "kvm-off": (1,)}
+KVM_WAYS = {"kvm": (1,), "kvm-off": (1,)}
+KVM_SEVERAL = {"kvm": (2,), "kvm-off": (1,)}
 # With KVM's own local APIC the older interface is refused.
 KVM_OLDER = {"kvm-off": (1,)}
 
@@ -32,16 +33,21 @@ def _runs(bits: int, modes: list[Mode]) -> list[tuple[int, Mode]]:
     return [(bits, mode) for mode in modes]
 
 
-def _default() -> list[tuple[int, Mode]]:
-    """Return what a guest gets that is not listed below: every way VPs are run, and the older interface once each."""
-    older = make_modes({**FOUR_VPS, **KVM_OLDER}, generation=GENERATION_2008R2, suffix="-2008r2")
-    return _runs(64, make_modes({**ALL_WAYS, **KVM_WAYS})) + _runs(64, older)
+def _default(kvm: dict[str, tuple[int, ...]] = KVM_WAYS) -> list[tuple[int, Mode]]:
+    """Return what a guest gets that is not listed below: every way VPs are run, and the older interface once."""
+    older = make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2")
+    return _runs(64, make_modes({**ALL_WAYS, **kvm})) + _runs(64, older)
+
+
+def _several() -> list[tuple[int, Mode]]:
+    """Return the same for guests that are about several VPs."""
+    return _default(KVM_SEVERAL)
 
 
 def _apic() -> list[tuple[int, Mode]]:
     # KVM's own local APIC has none of what this guest checks.
     older = make_modes({**FOUR_VPS, **KVM_OLDER}, generation=GENERATION_2008R2, suffix="-2008r2")
-    return _runs(64, make_modes({**ALL_WAYS, "kvm-off": (2,)})) + _runs(64, older)
+    return _runs(64, make_modes({**ALL_WAYS, "kvm-off": (1,)})) + _runs(64, older)
 
 
 def _with_32_bit() -> list[tuple[int, Mode]]:
@@ -52,7 +58,7 @@ def _with_32_bit() -> list[tuple[int, Mode]]:
 
 def _runtime() -> list[tuple[int, Mode]]:
     without = make_modes(ALL_WAYS, properties=None, suffix="-stock")
-    kvm = make_modes({"kvm": (2,)}, properties=None, suffix="-stock")
+    kvm = make_modes({"kvm": (1,)}, properties=None, suffix="-stock")
     legacy = make_modes(FOUR_VPS, properties=None, suffix="-stock-legacy", append="paging=legacy")
     return _runs(64, without + kvm) + _runs(32, without) + _runs(32, legacy) + _runs(64, make_modes(FOUR_VPS))
 
@@ -81,10 +87,10 @@ def _access() -> list[tuple[int, Mode]]:
         "no-features": ["crash-msrs", "direct-synthetic-timers", "hypercall-xmm-input", "access-reset-msr"],
         "no-calls": ["post-messages", "signal-events"],
     }
-    modes = make_modes({**FOUR_VPS, "kvm-off": (2,)})
-    modes += make_modes({**FOUR_VPS, **KVM_OLDER}, generation=GENERATION_2008R2, suffix="-2008r2")
+    modes = make_modes({**FOUR_VPS, "kvm-off": (1,)})
+    modes += make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2")
     # KVM's own local APIC comes without these.
-    modes += make_modes({"kvm": (2,)}, append="off=access-apic-msrs")
+    modes += make_modes({"kvm": (1,)}, append="off=access-apic-msrs")
     for suffix, names in lacking.items():
         properties = tuple((name, "off") for name in names)
         modes += make_modes(ONE_VP, properties, suffix=f"-{suffix}", append=f"off={','.join(names)}")
@@ -120,6 +126,7 @@ _PLANS = {
     "access": _access,
     "apic": _apic,
     "hypercall": _hypercall,
+    "ipi": _several,
     "ports": _ports,
     "runtime": _runtime,
     "synic": _interrupts,

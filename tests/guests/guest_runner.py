@@ -30,7 +30,7 @@ _PRIVILEGE_ROW = re.compile(r'^HV_PRIVILEGE_ROW\((\d+), \w+, "([\w-]+)", HV_GEN_
 # Seconds without a line from the guest after which it counts as hung.
 SILENCE_TIMEOUT = 60.0
 # Some KVMs lose a processor now and then while the firmware boots, also of stock QEMU: the machine is started again.
-KVM_BOOT_TIMEOUT = 25.0
+KVM_TIMEOUT = 25.0
 KVM_BOOTS = 5
 # A guest that hangs this often is not started again: its remaining checks fail with that reason.
 MAX_HANGS = 3
@@ -297,7 +297,7 @@ class GuestRun:
 
     def _patience(self) -> float:
         """Return how many seconds the guest may be silent now."""
-        return KVM_BOOT_TIMEOUT if self._mode.kvm and not self._console else self._silence
+        return KVM_TIMEOUT if self._mode.kvm else self._silence
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
