@@ -33,7 +33,7 @@ def _runs(bits: int, modes: list[Mode]) -> list[tuple[int, Mode]]:
     return [(bits, mode) for mode in modes]
 
 
-def _default(kvm: dict[str, tuple[int, ...]] = KVM_WAYS) -> list[tuple[int, Mode]]:
+def _default(kvm: Mapping[str, tuple[int, ...]] = KVM_WAYS) -> list[tuple[int, Mode]]:
     """Return what a guest gets that is not listed below: every way VPs are run, and the older interface once."""
     older = make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2")
     return _runs(64, make_modes({**ALL_WAYS, **kvm})) + _runs(64, older)

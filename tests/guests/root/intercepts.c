@@ -248,6 +248,25 @@ CHECK(exception_is_intercepted, "16.5.4: before it is delivered")
     next(HV_MESSAGE_X64IoPortIntercept);
 }
 
+CHILD_PROGRAM(monitoring, 64, "lea monitoring(%rip), %rax; xor %ecx, %ecx; xor %edx, %edx; monitor; hlt")
+CHILD_PROGRAM(waiting, 64, "xor %eax, %eax; xor %ecx, %ecx; mwait; hlt")
+
+static void expect_undefined(void)
+{
+    struct intercept intercept = next(HV_MESSAGE_X64ExceptionIntercept);
+    EXPECT_EQ(intercept.exception.vector, VECTOR_UD);
+}
+
+CHECK(monitor_is_undefined, "11.5: MONITOR and MWAIT are #UD in a child that no leaf has told of them")
+{
+    make_child(1);
+    child_intercept_exception(&child, VECTOR_UD);
+    RUN64(monitoring);
+    expect_undefined();
+    RUN64(waiting);
+    expect_undefined();
+}
+
 /* -- Interrupts (13.4) -- */
 
 struct gate {

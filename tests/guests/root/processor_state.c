@@ -132,21 +132,21 @@ static void raise_exception_at_cpl3(uint16_t tss_attributes)
 /* What the processor pushes: SS, ESP, EFLAGS, CS, EIP. */
 #define EXCEPTION_FRAME 20u
 
-CHECK(busy_task, "11.2: the task register as a processor has it, marked busy")
+CHECK(busy_task, "10.3.6: the task register as a processor has it, marked busy")
 {
     make_child();
     raise_exception_at_cpl3(TSS32_BUSY);
     EXPECT_EQ(next(HV_MESSAGE_X64IoPortIntercept).io.value, STACK_GPA - EXCEPTION_FRAME);
 }
 
-CHECK(available_task, "11.2: and as a descriptor table has it before")
+CHECK(available_task, "10.3.6: and as a descriptor table has it before")
 {
     make_child();
     raise_exception_at_cpl3(TSS32_AVAILABLE);
     EXPECT_EQ(next(HV_MESSAGE_X64IoPortIntercept).io.value, STACK_GPA - EXCEPTION_FRAME);
 }
 
-CHECK(absent_task, "11.2: nothing to leave CPL 3 by, which is a triple fault")
+CHECK(absent_task, "10.3.6: nothing to leave CPL 3 by, which is a triple fault")
 {
     make_child();
     raise_exception_at_cpl3(TSS32_NOT_PRESENT);
