@@ -110,10 +110,15 @@ static void adapt_polling(struct mshv_lp *lp)
         lp->poll_for = MIN(MAX(lp->poll_for * 2, POLL_FIRST), POLL_MOST);
 }
 
+/* Whether the thread may go on polling: nobody else wants it, and its time is not over. */
+static bool may_poll(const struct mshv_lp *lp)
+{
+    return !qatomic_read(&CPU(lp->cpu)->exit_request) && get_clock() - lp->idle_since < lp->poll_for;
+}
+
 /* Returns whether the LP is to choose again. */
 static bool poll_for_work(struct mshv_lp *lp)
 {
-    CPUState *cs = CPU(lp->cpu);
     bool wanted = false;
 
     if (!lp->idle_since)
@@ -121,10 +126,10 @@ static bool poll_for_work(struct mshv_lp *lp)
     if (!lp->poll_for || !qemu_tcg_mttcg_enabled())
         return false;
     qatomic_set_mb(&lp->polls, true);
-    do {
+    while (!wanted && may_poll(lp)) {
         cpu_relax();
         wanted = qatomic_read(&lp->kicked) || is_interrupted(lp);
-    } while (!wanted && !qatomic_read(&cs->exit_request) && get_clock() - lp->idle_since < lp->poll_for);
+    }
     qatomic_set_mb(&lp->polls, false);
     return wanted || qatomic_read(&lp->kicked);
 }
