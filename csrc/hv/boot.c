@@ -174,6 +174,10 @@ void hv_destroy(struct hv *hv)
         return;
     hv_calling_vp = NULL; /* no VP runs */
     for (unsigned i = 0; i < HV_PARTITION_BUCKETS; i++) {
+        for (struct hv_partition *p = hv->partitions[i]; p; p = p->next_in_bucket)
+            hv_transfers_free(p); /* while those who pay for them are there */
+    }
+    for (unsigned i = 0; i < HV_PARTITION_BUCKETS; i++) {
         while (hv->partitions[i]) {
             struct hv_partition *partition = hv->partitions[i];
 

@@ -13,7 +13,14 @@
 enum { SIMPLE = 0, REP = 1 };
 enum { SLOW = 0, FAST = 1, XMM = 2 };
 enum { LOCK_NOLOCK, LOCK_SHARED, LOCK_EXCLUSIVE };
-enum relation { RELATION_NONE, RELATION_PARENT, RELATION_PARENT_OR_SELF, RELATION_PARENT_OR_ROOT_SELF, RELATION_ROOT };
+enum relation {
+    RELATION_NONE,
+    RELATION_PARENT,
+    RELATION_PARENT_OR_SELF,
+    RELATION_PARENT_OR_ROOT_SELF,
+    RELATION_PARENT_OR_SYSTEM, /* ID 0 stands for the system (TLFS 17.3): the caller's partition is handed on */
+    RELATION_ROOT
+};
 
 /* A gate is written P_<privilege> or NONE in the table. */
 enum {
@@ -39,7 +46,8 @@ const struct hv_hypercall_row_info hv_hypercall_rows[HV_HYPERCALL_ROWS] = {
         .rep = kind == REP,                                                                                            \
         .fast = fast_ != SLOW,                                                                                         \
         .xmm = fast_ == XMM,                                                                                           \
-        .variable = var,                                                                                               \
+        .variable = (var) == 1,                                                                                        \
+        .trailing = (var) == 2,                                                                                        \
         .implemented = IS_##handler,                                                                                   \
         .gate = GATE_##gate_,                                                                                          \
         .input = in,                                                                                                   \
@@ -88,6 +96,7 @@ static const uint8_t lock_modes[HV_HYPERCALL_ROWS] = {
 
 #define FAST_SIZE 16u /* two registers */
 #define XMM_SIZE 112u /* two registers and XMM0..5 (TLFS 4.7.1) */
+#define TRAILING_COUNT_OFFSET 12 /* in the header: 32 bits */
 
 /* What leaves the dispatcher: an exit, and when it is HV_EXIT_DONE a result. */
 struct outcome {
@@ -257,6 +266,8 @@ static hv_status check_relation(struct hv_call *call, enum relation relation)
     if (relation == RELATION_ROOT)
         return own->is_root ? HV_STATUS_SUCCESS : HV_STATUS_ACCESS_DENIED;
     memcpy(&id, call->input, sizeof(id));
+    if (relation == RELATION_PARENT_OR_SYSTEM && id == HV_PARTITION_ID_INVALID)
+        return HV_STATUS_SUCCESS;
     named = id == HV_PARTITION_ID_SELF ? own : hv_find_partition(own->hv, id);
     if (!named)
         return HV_STATUS_INVALID_PARTITION_ID;
@@ -406,6 +417,26 @@ static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_fram
     return exit;
 }
 
+/* The bytes behind the header, which says how many there are; they end in its page like the header (TLFS 4.6). */
+static struct outcome fetch_trailing_bytes(struct hv_vp *vp, const struct blocks *blocks)
+{
+    hv_gpa gpa = blocks->input_gpa + blocks->input_size;
+    enum hv_gpa_result result;
+    uint32_t count;
+
+    memcpy(&count, vp->input_page + TRAILING_COUNT_OFFSET, sizeof(count));
+    if (count > HV_PAGE_SIZE || !block_is_placed_well(vp->hv, blocks->input_gpa, blocks->input_size + count) ||
+        blocks_overlap(gpa, count, blocks->output_gpa, blocks->output_size))
+        return fail(HV_STATUS_INVALID_ALIGNMENT);
+    if (!count)
+        return fail(HV_STATUS_SUCCESS);
+    result = hv_read_gpa(vp, gpa, vp->input_page + blocks->input_size, count);
+    if (result == HV_GPA_OK)
+        return fail(HV_STATUS_SUCCESS);
+    memset(vp->input_page + blocks->input_size, 0xFF, count);
+    return leave(parameter_fault(vp, gpa, HV_ACCESS_READ, result));
+}
+
 static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
 {
     struct hv_partition *partition = vp->partition;
@@ -427,6 +458,12 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
     exit = fetch_parameters(vp, frame, &blocks);
     if (exit != HV_EXIT_DONE)
         return leave(exit);
+    if (info->trailing) {
+        struct outcome outcome = fetch_trailing_bytes(vp, &blocks);
+
+        if (outcome.exit != HV_EXIT_DONE || outcome.status != HV_STATUS_SUCCESS)
+            return outcome;
+    }
     return run_handler(vp, row, input, &blocks);
 }
 

@@ -98,6 +98,7 @@ struct hv_hypercall_row_info {
     const char *name, *section;
     uint8_t generations;
     bool rep, fast, xmm, variable, implemented;
+    bool trailing; /* bytes that the header counts follow it */
     int gate; /* bit of the privilege mask, or -1 */
     uint16_t input, input_element, output, output_element; /* bytes */
 };

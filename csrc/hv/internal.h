@@ -295,6 +295,8 @@ struct hv_partition {
     int active_vps; /* not explicitly suspended; register_lock */
     hv_nano100_time emulated_timer_due; /* TLFS 15.1.5; partition's lock */
 
+    struct hv_transfer *transfer, *system_transfer; /* save.c: of its own state, and of the system's for it */
+
     atomic_uint arbitrations; /* of lowest-priority interrupts (lapic_delivery.c) */
 };
 
@@ -718,6 +720,9 @@ static inline bool hv_wants_interrupt_deliverable(const struct hv_vp *vp, uint32
 
     return wanted && (!priority || priority > tpr >> 4);
 }
+
+/* save.c (TLFS 17): what is under way is dropped; structure lock held for writing, or no VP runs */
+void hv_transfers_free(struct hv_partition *partition);
 
 /* vmmu.c: the parent has allowed flushes of this VP's TLB again (TLFS 12.1.4): VPs that wait for it go on. */
 void hv_tlb_flush_inhibit_cleared(struct hv_vp *vp);

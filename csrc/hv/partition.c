@@ -35,6 +35,7 @@ void hv_partition_free(struct hv_partition *partition)
 {
     const struct hv *hv = partition->hv;
 
+    hv_transfers_free(partition);
     hv_ports_free(partition);
     hv_intercepts_free(partition);
     hv_gpa_space_free(partition);
@@ -302,6 +303,7 @@ static bool finalize(struct hv_vp *caller, struct hv_partition *partition)
     atomic_store(&partition->state, HV_PARTITION_FINALIZING);
     if (!remove_vps(caller, partition))
         return false;
+    hv_transfers_free(partition);
     hv_ports_free(partition);
     hv_intercepts_free(partition);
     hv_gpa_space_free(partition);

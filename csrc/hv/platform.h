@@ -76,6 +76,19 @@ enum hv_line {
     HV_LINE_LINES
 };
 
+/* What a child VP's processor has beside its registers by name: for its saved state (TLFS 17.1.5). */
+#define HV_ACTIVITY_HALTED (1u << 0) /* and nothing has woken it */
+#define HV_ACTIVITY_IDLE (1u << 1) /* with HALTED: by HV_EXIT_IDLE */
+#define HV_ACTIVITY_NMI (1u << 2) /* one is pending */
+#define HV_ACTIVITY_STARTING (1u << 3) /* start_vp() was called, and it has not taken that */
+#define HV_ACTIVITY_ALL 15u
+struct hv_activity {
+    uint32_t flags;
+    uint32_t start_vector; /* 0..255 */
+    uint64_t tsc_aux; /* MSRs without a register's name that it keeps (tlfs/arch_msrs.def) */
+    uint64_t mcg_status;
+};
+
 /* A guest virtual address through the tables of a child VP (TLFS 12.4.4). */
 struct hv_gva_translation {
     hv_gpa gpa; /* of the byte addressed, when `fault` says none */
@@ -219,6 +232,9 @@ struct hv_platform_ops {
     void (*get_register)(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value);
     bool (*set_register)(void *context, hv_vp_handle vp, enum hv_register_name name,
                          const union hv_register_value *value);
+    /* Of a VP the caller owns; it is set after reset_vp() and the registers. */
+    void (*get_activity)(void *context, hv_vp_handle vp, struct hv_activity *activity);
+    void (*set_activity)(void *context, hv_vp_handle vp, const struct hv_activity *activity);
     /* Up to 16 bytes of code at the VP's CS:RIP; the number that could be read. The VP is owned. */
     size_t (*read_instruction)(void *context, hv_vp_handle vp, uint8_t bytes[16]);
     /* Walk the guest's page tables of a VP the caller owns; `flags` HV_GVA_*. */

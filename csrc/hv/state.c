@@ -32,10 +32,8 @@ static void header(struct hv_stream *s, struct hv *hv)
 
 /* -- Partitions -- */
 
-static void partition_registers(struct hv_stream *s, struct hv_partition *partition)
+void hv_state_partition_registers(struct hv_stream *s, struct hv_partition *partition)
 {
-    uint64_t offset = (uint64_t)partition->tsc_offset;
-
     hv_stream_atomic_u64(s, &partition->guest_os_id);
     hv_stream_atomic_u64(s, &partition->hypercall_msr);
     hv_stream_atomic_u64(s, &partition->reference_tsc_msr);
@@ -43,6 +41,12 @@ static void partition_registers(struct hv_stream *s, struct hv_partition *partit
     hv_stream_atomic_u64(s, &partition->tsc_invariant_control);
     for (unsigned i = 0; i < 5; i++)
         hv_stream_atomic_u64(s, &partition->crash_parameters[i]);
+}
+
+static void partition_clock(struct hv_stream *s, struct hv_partition *partition)
+{
+    uint64_t offset = (uint64_t)partition->tsc_offset;
+
     hv_stream_u64(s, &partition->tsc_scale);
     hv_stream_u64(s, &offset);
     partition->tsc_offset = (int64_t)offset;
@@ -55,7 +59,8 @@ static void partition_registers(struct hv_stream *s, struct hv_partition *partit
 
 static void partition_state(struct hv_stream *s, struct hv_partition *partition)
 {
-    partition_registers(s, partition);
+    hv_state_partition_registers(s, partition);
+    partition_clock(s, partition);
     hv_state_gpa_space(s, partition);
     hv_state_intercepts(s, partition);
 }
@@ -150,7 +155,11 @@ static void read_message(struct hv_stream *s, struct hv_vp *vp, unsigned sint)
     message_record(s, &record);
     if (s->error)
         return;
+    if (s->alone && record.source == SOURCE_INTERCEPT)
+        return; /* of a VP that is not there */
     buffer = free_buffer_of(vp, &record);
+    if (s->alone && !buffer && record.source == SOURCE_PORT)
+        return; /* its port was not made again, or has fewer buffers left: as if it had been deleted */
     if (!buffer || record.message.header.payload_size > HV_MESSAGE_MAX_PAYLOAD_BYTE_COUNT) {
         hv_stream_fail(s, "the saved hypervisor state has an impossible message");
         return;
@@ -210,7 +219,7 @@ static void machine_vp(struct hv_stream *s, struct hv_vp *vp)
     atomic_store(&vp->suspend, suspend & HV_SUSPEND_ALL);
 }
 
-static void virtual_processor(struct hv_stream *s, struct hv_vp *vp)
+void hv_state_vp(struct hv_stream *s, struct hv_vp *vp)
 {
     uint32_t assist_vector = (uint32_t)vp->assist_vector;
 
@@ -242,7 +251,7 @@ static void virtual_processors(struct hv_stream *s, struct hv_partition *partiti
 {
     for (hv_vp_index i = 0; i < partition->vp_limit && !s->error; i++) {
         if (partition->vps[i])
-            virtual_processor(s, partition->vps[i]);
+            hv_state_vp(s, partition->vps[i]);
     }
 }
 

@@ -17,6 +17,7 @@ struct hv_stream {
     const uint8_t *read; /* NULL while writing or counting */
     size_t size, position;
     const char *error; /* the first one: a sentence */
+    bool alone; /* it has one partition only: what belongs to others does not go with it (save.c) */
 };
 
 static inline bool hv_stream_reading(const struct hv_stream *s)
@@ -120,6 +121,9 @@ static inline struct hv_partition *hv_next_partition(struct hv_partition *partit
 void hv_state_tree(struct hv_stream *s, struct hv *hv); /* state_tree.c: partitions and their VPs */
 void hv_state_child_vp(struct hv_stream *s, struct hv_vp *vp); /* state_tree.c: what only a child's VP has */
 void hv_state_ports(struct hv_stream *s, struct hv *hv); /* state_ports.c: ports and connections of all partitions */
+void hv_state_partition_registers(struct hv_stream *s, struct hv_partition *partition); /* state.c */
+void hv_state_vp(struct hv_stream *s, struct hv_vp *vp); /* state.c: what the core keeps of it */
+void hv_state_registers(struct hv_stream *s, struct hv_vp *vp); /* vp_registers.c: what the platform keeps of it */
 void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /* state_gpa.c: the map */
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition); /* memory_pool.c: after all that is charged */
 void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition); /* intercept.c */

@@ -7,6 +7,7 @@
  * makes an explicit suspend synchronous: when the call has set the register the VP has stopped.
  */
 #include "lapic.h"
+#include "stream.h"
 
 #include <string.h>
 
@@ -559,6 +560,63 @@ void hv_vp_read_all_registers(struct hv_vp *vp, struct hv_register_entry *entrie
 
         if (get_register(vp, rows[i].code, &entry.value) == HV_STATUS_SUCCESS)
             entries[(*count)++] = entry;
+    }
+}
+
+/* -- In the stream of state (TLFS 17.1.5): those that the platform keeps -- */
+
+static bool is_saved(const struct register_row *row)
+{
+    return row->keeper == KEEPER_PLATFORM && row->code != HV_REGISTER_MtrrCap; /* which is read-only */
+}
+
+static void stream_register(struct hv_stream *s, uint32_t *name, union hv_register_value *value)
+{
+    hv_stream_u32(s, name);
+    hv_stream_u64(s, &value->reg128.low);
+    hv_stream_u64(s, &value->reg128.high);
+}
+
+static void read_registers(struct hv_stream *s, struct hv_vp *vp, uint32_t count)
+{
+    union hv_register_value state = {.reg128 = {0}};
+
+    for (uint32_t i = 0; i < count && !s->error; i++) {
+        const struct register_row *row;
+        union hv_register_value value;
+        uint32_t name = 0;
+
+        stream_register(s, &name, &value);
+        row = find_row(vp->hv, name);
+        if (s->error)
+            return;
+        if (name == HV_REGISTER_InterruptState)
+            state = value;
+        else if (!row || !is_saved(row) || !set_architectural(vp, name, &value))
+            hv_stream_fail(s, "the saved state of a virtual processor has an impossible register");
+    }
+    /* The last one, since moving RIP ends the shadow. */
+    if (!s->error && !set_architectural(vp, HV_REGISTER_InterruptState, &state))
+        hv_stream_fail(s, "the saved state of a virtual processor has an impossible register");
+}
+
+void hv_state_registers(struct hv_stream *s, struct hv_vp *vp)
+{
+    uint32_t count = 0;
+
+    for (unsigned i = ROW_NOTHING + 1; i < ROW_COUNT; i++)
+        count += is_saved(&rows[i]);
+    count = hv_stream_count(s, count, count);
+    if (hv_stream_reading(s)) {
+        read_registers(s, vp, count);
+        return;
+    }
+    for (unsigned i = ROW_NOTHING + 1; i < ROW_COUNT; i++) {
+        union hv_register_value value;
+        uint32_t name = rows[i].code;
+
+        if (is_saved(&rows[i]) && get_register(vp, name, &value) == HV_STATUS_SUCCESS)
+            stream_register(s, &name, &value);
     }
 }
 

@@ -68,6 +68,9 @@ struct ChildOperations {
         p.registers[HV_REGISTER_Rflags].reg64 = 2;
         p.registers[HV_REGISTER_Cr0].reg64 = 0x60000010;
         p.registers[HV_REGISTER_Cs].segment = {0xFFFF0000, 0xFFFF, 0xF000, 0x93};
+        p.registers[HV_REGISTER_Dr6].reg64 = 0xFFFF0FF0;
+        p.registers[HV_REGISTER_Dr7].reg64 = 0x400;
+        p.registers[HV_REGISTER_Xfem].reg64 = 1;
         machine(context).child_records.resets.push_back(vp);
     }
 
@@ -132,6 +135,20 @@ struct ChildOperations {
         return true;
     }
 
+    static void get_activity(void *context, hv_vp_handle vp, hv_activity *activity)
+    {
+        const Processor &p = processor(context, vp, "get_activity");
+        *activity = p.activity;
+        activity->flags = (activity->flags & ~HV_ACTIVITY_HALTED) | (p.waits ? HV_ACTIVITY_HALTED : 0);
+    }
+
+    static void set_activity(void *context, hv_vp_handle vp, const hv_activity *activity)
+    {
+        Processor &p = processor(context, vp, "set_activity");
+        p.activity = *activity;
+        p.waits = activity->flags & HV_ACTIVITY_HALTED;
+    }
+
     static size_t read_instruction(void *context, hv_vp_handle vp, uint8_t bytes[16])
     {
         const Processor &p = processor(context, vp, "read_instruction");
@@ -191,6 +208,8 @@ void add_child_operations(hv_platform_ops &ops)
     ops.kick_lp = ChildOperations::kick_lp;
     ops.get_register = ChildOperations::get_register;
     ops.set_register = ChildOperations::set_register;
+    ops.get_activity = ChildOperations::get_activity;
+    ops.set_activity = ChildOperations::set_activity;
     ops.read_instruction = ChildOperations::read_instruction;
     ops.translate_gva = ChildOperations::translate_gva;
     ops.flush_second_stage = ChildOperations::flush_second_stage;

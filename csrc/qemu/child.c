@@ -220,6 +220,37 @@ void mshv_start_vp(void *context, hv_vp_handle handle, uint8_t vector)
     changed(vp);
 }
 
+/* -- What there is beside registers (TLFS 17.1.5); the VP does not run -- */
+
+void mshv_get_activity(void *context, hv_vp_handle handle, struct hv_activity *activity)
+{
+    struct mshv_vp *vp = mshv_vp(context, handle);
+    const CPUX86State *env = &vp->cpu->env;
+    const CPUState *cs = CPU(vp->cpu);
+    unsigned lines = qatomic_read(&vp->lines);
+
+    *activity = (struct hv_activity){.tsc_aux = env->tsc_aux, .mcg_status = env->mcg_status};
+    if (cs->halted)
+        activity->flags |= HV_ACTIVITY_HALTED | (env->hypervisor_idle ? HV_ACTIVITY_IDLE : 0);
+    if ((lines & LINE(HV_LINE_NMI)) || (cs->interrupt_request & CPU_INTERRUPT_NMI))
+        activity->flags |= HV_ACTIVITY_NMI;
+    if (lines & START) {
+        activity->flags |= HV_ACTIVITY_STARTING;
+        activity->start_vector = vp->sipi_vector;
+    }
+}
+
+void mshv_set_activity(void *context, hv_vp_handle handle, const struct hv_activity *activity)
+{
+    struct mshv_vp *vp = mshv_vp(context, handle);
+    CPUX86State *env = &vp->cpu->env;
+
+    env->tsc_aux = activity->tsc_aux;
+    env->mcg_status = activity->mcg_status;
+    CPU(vp->cpu)->halted = !!(activity->flags & HV_ACTIVITY_HALTED);
+    env->hypervisor_idle = (activity->flags & HV_ACTIVITY_HALTED) && (activity->flags & HV_ACTIVITY_IDLE);
+}
+
 /* -- Its local APIC is the core's -- */
 
 static int get_interrupt(X86Hypervisor *hv, X86CPU *cpu)

@@ -320,6 +320,8 @@ enum hv_progress mshv_create_vp(void *context, hv_vp_handle vp);
 void mshv_reset_vp(void *context, hv_vp_handle vp, uint32_t apic_id, bool wait_for_sipi);
 void mshv_start_vp(void *context, hv_vp_handle vp, uint8_t vector);
 void mshv_set_line(void *context, hv_vp_handle vp, enum hv_line line, bool raised);
+void mshv_get_activity(void *context, hv_vp_handle vp, struct hv_activity *activity);
+void mshv_set_activity(void *context, hv_vp_handle vp, const struct hv_activity *activity);
 bool mshv_child_prepare(struct mshv_vp *vp); /* before the LP executes it; false: it cannot be executed now */
 bool mshv_child_waits(const struct mshv_vp *vp); /* any thread */
 void mshv_set_child_hooks(X86HypervisorClass *hooks);
