@@ -274,6 +274,7 @@ static void take_locks(const struct job *job)
 
 static void drop_locks(const struct job *job)
 {
+    hv_gpa_changed(job->child->gpa_space);
     hv_partition_lock_drop(&job->child->lock);
     if (job->parent)
         hv_partition_lock_drop(&job->parent->lock);

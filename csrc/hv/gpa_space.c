@@ -210,6 +210,7 @@ void hv_gpa_set_overlay(struct hv_partition *partition, enum hv_overlay_kind kin
     hv_vp_lock_drop(&space->overlay_lock);
     if (!changed)
         return;
+    hv_gpa_changed(space);
     /* Descendants do not see them. */
     hv_vp_handles(partition, &partition->all_vps, &handles);
     hv_flush_second_stage(partition->hv, hv_calling_vp, &handles);
@@ -299,6 +300,16 @@ bool hv_get_gpa_space_state(struct hv *hv, hv_partition_id id, struct hv_gpa_spa
     }
     hv_structure_lock_drop(&hv->structure);
     return partition != NULL;
+}
+
+uint64_t hv_gpa_changes(const struct hv_vp *vp)
+{
+    const struct hv_partition *partition = vp->partition;
+    uint64_t changes = 0;
+
+    for (; partition && partition->gpa_space; partition = partition->parent)
+        changes += atomic_load_explicit(&partition->gpa_space->changes, memory_order_acquire);
+    return changes;
 }
 
 void hv_gpa_flush(struct hv_vp *caller, struct hv_partition *partition)

@@ -645,6 +645,7 @@ hv_status hv_gpa_set_deposited(struct hv_gpa_space *space, uint64_t page, bool d
         table->breaks = (uint16_t)(table->breaks + count_breaks(table, index));
     }
     settle(space, page, &path);
+    hv_gpa_changed(space);
     return HV_STATUS_SUCCESS;
 }
 
@@ -673,4 +674,5 @@ static void clear_tables(struct hv_gpa_space *space, struct hv_gpa_table *table,
 void hv_gpa_clear(struct hv_gpa_space *space)
 {
     clear_tables(space, space->top, space->levels - 1);
+    hv_gpa_changed(space);
 }

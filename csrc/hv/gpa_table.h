@@ -80,6 +80,7 @@ struct hv_gpa_space {
     struct hv_gpa_space *children, *next_sibling; /* structure lock */
     unsigned levels;
     _Atomic uint64_t generation;
+    _Atomic uint64_t changes; /* of what is where, overlays included */
     struct hv_gpa_table *top;
     struct hv_gpa_table *unused;
     struct hv_gpa_use_node *uses;
@@ -96,6 +97,12 @@ struct hv_gpa_entry {
     uint64_t value;
     unsigned shift;
 };
+
+/* Somebody who keeps a copy of it has to look again: after the change, before hv_flush_second_stage(). */
+static inline void hv_gpa_changed(struct hv_gpa_space *space)
+{
+    atomic_fetch_add(&space->changes, 1);
+}
 
 bool hv_gpa_table_init(struct hv_gpa_space *space);
 void hv_gpa_table_free(struct hv_gpa_space *space);

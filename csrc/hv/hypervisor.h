@@ -28,6 +28,7 @@ struct hv_config {
     uint32_t gpa_bits; /* physical address width: the GPA space ends at 1 << gpa_bits */
     uint64_t tsc_frequency; /* Hz, as the guest reads its TSC */
     bool fixed_cpuid; /* what CPUID answers cannot change while the guest runs */
+    bool fewer_intercepts; /* the platform does not tell of a child's CPUID and exceptions */
     uint64_t apic_frequency; /* Hz */
     /* CPUID 0x40000002 */
     uint32_t build_number, service_pack, service_number;
@@ -208,6 +209,13 @@ struct hv_translation {
 /* Translate a GPA of the VP's partition for `access` (HV_ACCESS_*). */
 void hv_translate_gpa(struct hv_vp *vp, hv_gpa gpa, unsigned access, struct hv_translation *out);
 
+/*
+ * A number that changes when something has changed in the space of the VP's partition or of those above it: for a
+ * platform that keeps a copy. A change is there before the number is, and the number before flush_second_stage() is
+ * called for it. Any thread; the VP is in a partition.
+ */
+uint64_t hv_gpa_changes(const struct hv_vp *vp);
+
 struct hv_gpa_space_state {
     uint64_t bytes; /* of the host's memory that it costs */
     uint64_t mapped_pages; /* of a child: with memory of its parent behind them */
@@ -238,6 +246,7 @@ enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instructio
 enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t value);
 /* What RDTSC of a VP reads (TLFS 11.7). On its thread or its owner's. */
 uint64_t hv_vp_read_tsc(const struct hv_vp *vp);
+uint64_t hv_vp_tsc_offset(const struct hv_vp *vp); /* what it is ahead of the platform's read_tsc() */
 struct hv_exception {
     uint8_t vector;
     bool error_code_valid;

@@ -175,6 +175,14 @@ static bool is_permitted(const struct install_input *in)
     return (in->access == 0 || in->access == rules[in->type].access) && in->parameter <= rules[in->type].last_parameter;
 }
 
+/* To the caller an intercept that the platform cannot offer is of no valid type; there is none to remove either. */
+static bool is_possible(const struct hv *hv, const struct install_input *in)
+{
+    bool is_io_or_msr = in->type == INTERCEPT_IO_PORT || in->type == INTERCEPT_MSR;
+
+    return in->access == 0 || is_io_or_msr || !hv->config.fewer_intercepts;
+}
+
 /* Partition's lock held. Only a host without memory can keep the table from being there: it costs the pool nothing. */
 static struct hv_intercepts *get_table(struct hv_partition *partition)
 {
@@ -242,7 +250,7 @@ hv_status hv_call_install_intercept(struct hv_call *call)
 
     if (!hv_partition_is_active(partition))
         return HV_STATUS_INVALID_PARTITION_STATE;
-    if (!is_permitted(in))
+    if (!is_permitted(in) || !is_possible(partition->hv, in))
         return HV_STATUS_INVALID_PARAMETER;
     hv_partition_lock_take(&partition->lock);
     intercepts = get_table(partition);

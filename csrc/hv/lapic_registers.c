@@ -3,6 +3,7 @@
  * TLFS 13.2.2, 13.2.3: the registers of a child VP's local APIC: in memory (xAPIC), as MSRs (x2APIC), IA32_APIC_BASE
  * and IA32_TSC_DEADLINE. Reserved bits are ignored in memory and are #GP in an MSR.
  */
+#include "gpa_table.h"
 #include "lapic.h"
 
 #include <string.h>
@@ -439,6 +440,7 @@ bool hv_lapic_set_base(struct hv_vp *caller, struct hv_vp *vp, uint64_t value)
         struct hv_vp_set set = {{0}};
 
         set.bank[vp->handle / 64] = UINT64_C(1) << (vp->handle % 64);
+        hv_gpa_changed(vp->partition->gpa_space);
         hv_flush_second_stage(vp->hv, caller, &set);
     }
     return allowed;

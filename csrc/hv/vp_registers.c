@@ -127,6 +127,11 @@ uint64_t hv_vp_read_tsc(const struct hv_vp *vp)
     return vp->hv->ops->read_tsc(vp->hv->context, vp->handle) + atomic_load(&vp->tsc_offset);
 }
 
+uint64_t hv_vp_tsc_offset(const struct hv_vp *vp)
+{
+    return atomic_load(&vp->tsc_offset);
+}
+
 void hv_vp_write_tsc(struct hv_vp *vp, uint64_t tsc)
 {
     atomic_store(&vp->tsc_offset, tsc - vp->hv->ops->read_tsc(vp->hv->context, vp->handle));

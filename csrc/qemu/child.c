@@ -20,6 +20,11 @@
 
 /* -- Making one -- */
 
+static void report(Error *err)
+{
+    error_reportf_err(err, TYPE_MICROSOFT_HYPERVISOR ": no processor for a child partition: ");
+}
+
 static void make_cpu(struct mshv_vp *vp)
 {
     MicrosoftHypervisor *s = vp->machine;
@@ -30,7 +35,7 @@ static void make_cpu(struct mshv_vp *vp)
     cpu =
         x86_hypervisor_new_cpu(X86_HYPERVISOR(s), (int)(s->cpu_count + vp->handle - s->vp_count), s->lps[lp].cpu, &err);
     if (!cpu) {
-        error_reportf_err(err, TYPE_MICROSOFT_HYPERVISOR ": no processor for a child partition: ");
+        report(err);
         qatomic_store_release(&vp->making, MSHV_CPU_FAILED);
         return;
     }
@@ -38,6 +43,11 @@ static void make_cpu(struct mshv_vp *vp)
     cpu_vmstate_unregister(CPU(cpu)); /* state.c saves it, as part of what belongs to the VP */
     s->by_cpu[CPU(cpu)->cpu_index] = vp;
     vp->cpu = cpu;
+    if (kvm_enabled() && !mshv_kvm_make_child(vp, &err)) {
+        report(err);
+        qatomic_store_release(&vp->making, MSHV_CPU_FAILED);
+        return;
+    }
     qatomic_store_release(&vp->making, MSHV_CPU_MADE);
 }
 
@@ -103,12 +113,16 @@ void mshv_reset_vp(void *context, hv_vp_handle handle, uint32_t apic_id, bool wa
     vp->waits_for_sipi = wait_for_sipi;
     vp->unchecked = false;
     qatomic_set_mb(&vp->lines, 0);
+    if (vp->kvm)
+        mshv_kvm_reset_child(vp);
 }
 
 static void take_init(struct mshv_vp *vp)
 {
     BQL_LOCK_GUARD();
+    mshv_sync_registers(vp);
     do_cpu_init(vp->cpu);
+    vp->put_all = true;
     CPU(vp->cpu)->halted = 0;
 }
 
@@ -117,6 +131,7 @@ static void start(struct mshv_vp *vp)
     if (!vp->waits_for_sipi)
         return;
     vp->waits_for_sipi = false;
+    mshv_sync_registers(vp);
     cpu_x86_load_seg_cache_sipi(vp->cpu, qatomic_read(&vp->sipi_vector));
     CPU(vp->cpu)->halted = 0;
 }
@@ -124,7 +139,7 @@ static void start(struct mshv_vp *vp)
 /* -- Lines -- */
 
 /* On the thread that executes the CPU */
-static void update_request(struct mshv_vp *vp)
+void mshv_child_update_request(struct mshv_vp *vp)
 {
     CPUState *cs = CPU(vp->cpu);
     unsigned lines = qatomic_read(&vp->lines);
@@ -155,7 +170,7 @@ bool mshv_child_prepare(struct mshv_vp *vp)
         qatomic_and(&vp->lines, ~START);
         start(vp);
     }
-    update_request(vp);
+    mshv_child_update_request(vp);
     return !vp->waits_for_sipi;
 }
 
@@ -187,13 +202,13 @@ static void changed(struct mshv_vp *vp)
     CPUState *cs = CPU(vp->cpu);
 
     if (vp == mshv_current_vp(vp->machine)) {
-        update_request(vp);
+        mshv_child_update_request(vp);
         if (qatomic_read(&vp->lines) & (LINE(HV_LINE_INIT) | START))
             vp->yield = true;
         qatomic_set(&cs->neg.icount_decr.u16.high, -1); /* look at the requests before the next block of code */
         return;
     }
-    cpu_exit(cs); /* it may be executed, or just about to be */
+    mshv_exit_cpu(cs); /* it may be executed, or just about to be */
     hv_vp_wake(vp->core);
 }
 
@@ -258,7 +273,7 @@ static int get_interrupt(X86Hypervisor *hv, X86CPU *cpu)
     struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
     int vector = hv_child_interrupt(vp->core);
 
-    update_request(vp); /* QEMU has taken the request back; there may be more */
+    mshv_child_update_request(vp); /* QEMU has taken the request back; there may be more */
     return vector;
 }
 

@@ -5,7 +5,7 @@
  * The hooks of tcg.c and interrupt.c serve here too: KVM's exits reach them through QEMU (target/i386/kvm). KVM's own
  * Hyper-V emulation is not used. What a guest can tell from TCG, and why, is listed in docs/architecture.md.
  */
-#include "module.h"
+#include "kvm_backend.h"
 
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -47,8 +47,9 @@ bool mshv_kvm_check(const MicrosoftHypervisor *s, Error **errp)
             return false;
         }
     }
-    if (mshv_is_root(s)) {
-        error_setg(errp, "role=root is not supported with KVM; use -accel tcg");
+    if (mshv_is_root(s) && kvm_irqchip_in_kernel()) {
+        error_setg(errp, "role=root needs to be told when a processor halts, which KVM's own local APIC does not; use "
+                         "-machine kernel-irqchip=off");
         return false;
     }
     return true;
@@ -100,6 +101,7 @@ bool mshv_kvm_adapt_config(const MicrosoftHypervisor *s, struct hv_config *confi
                ", which does not change CPUID once a CPU has run; use +invtsc of -cpu", errp))
         return false;
     config->fixed_cpuid = true;
+    config->fewer_intercepts = true;
     /* INVLPG and the guest's own shootdown cost less than leaving KVM. */
     default_off(s, config, HV_RECOMMENDATION_UseHypercallForRemoteFlush);
     return !kvm_irqchip_in_kernel() || adapt_to_kernel_apic(s, config, errp);
@@ -131,20 +133,29 @@ void mshv_kvm_page_write(CPUState *cs)
 
 /* -- Time: the processor's TSC. It goes on while the machine is stopped; the core's clock does not. -- */
 
-static bool read_tsc_msr(CPUState *cs, uint64_t *tsc)
-{
-    struct {
-        struct kvm_msrs header;
-        struct kvm_msr_entry entry;
-    } msrs = {.header.nmsrs = 1, .entry.index = MSR_IA32_TSC};
+struct one_msr {
+    struct kvm_msrs header;
+    struct kvm_msr_entry entry;
+};
 
-    if (kvm_vcpu_ioctl(cs, KVM_GET_MSRS, &msrs) != 1)
+bool mshv_kvm_read_msr(CPUState *cs, uint32_t index, uint64_t *value)
+{
+    struct one_msr msr = {.header.nmsrs = 1, .entry.index = index};
+
+    if (kvm_vcpu_ioctl(cs, KVM_GET_MSRS, &msr) != 1)
         return false;
-    *tsc = msrs.entry.data;
+    *value = msr.entry.data;
     return true;
 }
 
-static int tsc_offset_attribute(CPUState *cs, unsigned long request, int64_t *offset)
+bool mshv_kvm_write_msr(CPUState *cs, uint32_t index, uint64_t value)
+{
+    struct one_msr msr = {.header.nmsrs = 1, .entry = {.index = index, .data = value}};
+
+    return kvm_vcpu_ioctl(cs, KVM_SET_MSRS, &msr) == 1;
+}
+
+int mshv_kvm_tsc_offset_attribute(CPUState *cs, unsigned long request, int64_t *offset)
 {
     struct kvm_device_attr attribute = {
         .group = KVM_VCPU_TSC_CTRL,
@@ -166,7 +177,7 @@ static bool tsc_offset(CPUState *cs, int64_t *offset)
     for (int i = 0; i < TSC_SAMPLES; i++) {
         uint64_t before = (uint64_t)cpu_get_host_ticks(), tsc, after;
 
-        if (!read_tsc_msr(cs, &tsc))
+        if (!mshv_kvm_read_msr(cs, MSR_IA32_TSC, &tsc))
             return false;
         after = (uint64_t)cpu_get_host_ticks();
         if (after - before >= best)
@@ -176,7 +187,7 @@ static bool tsc_offset(CPUState *cs, int64_t *offset)
         most = tsc - before;
     }
     *offset = (int64_t)(least + (most - least) / 2);
-    if (tsc_offset_attribute(cs, KVM_GET_DEVICE_ATTR, &told) == 0 && told >= (int64_t)least && told <= (int64_t)most)
+    if (mshv_kvm_tsc_offset_attribute(cs, KVM_GET_DEVICE_ATTR, &told) == 0 && told >= (int64_t)least && told <= (int64_t)most)
         *offset = told;
     return true;
 }
@@ -208,8 +219,8 @@ static void align_other_cpus(int64_t offset)
     {
         int64_t own;
 
-        if (cs != first_cpu && tsc_offset_attribute(cs, KVM_GET_DEVICE_ATTR, &own) == 0 && own != offset)
-            tsc_offset_attribute(cs, KVM_SET_DEVICE_ATTR, &offset);
+        if (cs != first_cpu && mshv_kvm_tsc_offset_attribute(cs, KVM_GET_DEVICE_ATTR, &own) == 0 && own != offset)
+            mshv_kvm_tsc_offset_attribute(cs, KVM_SET_DEVICE_ATTR, &offset);
     }
 }
 
@@ -255,6 +266,7 @@ void mshv_kvm_stop(MicrosoftHypervisor *s)
         vp->run_ticks += (uint64_t)((unsigned __int128)run_ns(vp) * s->clock.frequency / NANOSECONDS_PER_SECOND);
         qatomic_set(&vp->running_since, NOT_RUNNING);
     }
+    mshv_kvm_children_stopped(s);
 }
 
 /* The clock has just been let go on, parallel to the host's TSC. */
@@ -307,22 +319,22 @@ static bool entered_the_guest_with_old_translations(const struct mshv_vp *vp)
  */
 static void flush_set(MicrosoftHypervisor *s, hv_vp_handle caller, const struct hv_vp_set *set)
 {
-    for (hv_vp_handle i = 0; i < s->vp_count; i++) {
+    for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
         struct mshv_vp *vp = mshv_vp(s, i);
 
         if (!(set->bank[i / 64] >> (i % 64) & 1) || !mshv_cpu_is_there(vp))
             continue;
         qatomic_set_mb(&vp->stale, true);
         if (i != caller && entered_the_guest_with_old_translations(vp))
-            qemu_cpu_kick(CPU(vp->cpu));
+            mshv_exit_cpu(CPU(vp->cpu));
     }
-    for (hv_vp_handle i = 0; i < s->vp_count; i++) {
+    for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
         struct mshv_vp *vp = mshv_vp(s, i);
 
         if (i == caller || !(set->bank[i / 64] >> (i % 64) & 1) || !mshv_cpu_is_there(vp))
             continue;
         while (entered_the_guest_with_old_translations(vp)) {
-            qemu_cpu_kick(CPU(vp->cpu));
+            mshv_exit_cpu(CPU(vp->cpu));
             sched_yield();
         }
     }
@@ -339,9 +351,17 @@ static void flush_tlb_ranges(void *context, hv_vp_handle caller, const struct hv
     flush_set(context, caller, set);
 }
 
-static void set_cr3(void *context, hv_vp_handle vp, uint64_t cr3)
+static void set_cr3(void *context, hv_vp_handle handle, uint64_t cr3)
 {
-    flush_own(CPU(mshv_vp(context, vp)->cpu), &cr3);
+    X86CPU *cpu = mshv_vp(context, handle)->cpu;
+
+    cpu->env.cr[3] = cr3; /* should the rest be there */
+    flush_own(CPU(cpu), &cr3);
+}
+
+void mshv_kvm_flush_own(CPUState *cs)
+{
+    flush_own(cs, NULL);
 }
 
 /* -- Processor -- */
@@ -400,18 +420,21 @@ static uint8_t no_read_tpr(void *context, hv_vp_handle vp)
     return 0;
 }
 
-const struct hv_platform_ops *mshv_kvm_platform_ops(void)
+const struct hv_platform_ops *mshv_kvm_platform_ops(bool root)
 {
     static struct hv_platform_ops ops;
 
     ops = mshv_platform_ops;
     ops.hypercall_code = hypercall_code;
-    ops.vp_run_time = vp_run_time;
+    if (!root)
+        ops.vp_run_time = vp_run_time; /* else the core's scheduler counts */
     ops.flush_tlb = flush_tlb;
     ops.flush_tlb_ranges = flush_tlb_ranges;
     ops.set_cr3 = set_cr3;
     ops.read_xmm = read_xmm;
-    ops.spin_wait = spin_wait;
+    if (!root)
+        ops.spin_wait = spin_wait;
+    ops.flush_second_stage = mshv_kvm_flush_second_stage;
     if (kvm_irqchip_in_kernel()) {
         ops.request_interrupt = request_interrupt;
         ops.apic_eoi = no_write;
@@ -423,7 +446,15 @@ const struct hv_platform_ops *mshv_kvm_platform_ops(void)
     return &ops;
 }
 
-/* -- What QEMU's KVM tells -- */
+/* -- What QEMU's KVM tells, and what it is asked -- */
+
+void mshv_kvm_sync_registers(struct mshv_vp *vp)
+{
+    if (vp->child)
+        mshv_kvm_get_registers(vp);
+    else
+        cpu_synchronize_state(CPU(vp->cpu));
+}
 
 #define IDLE_POLL_NS (NANOSECONDS_PER_SECOND / 1000)
 
@@ -459,6 +490,12 @@ static void exec_enter(X86Hypervisor *hv, X86CPU *cpu)
         qatomic_set_mb(&vp->stale, false);
         flush_own(CPU(cpu), NULL);
     }
+    if (unlikely(mshv_kvm_root_is_stale(s)))
+        mshv_kvm_sync_root_soon(vp);
+    if (unlikely(vp->yield)) { /* the LP is to choose again once KVM has completed the instruction */
+        vp->yield = false;
+        qatomic_set(&CPU(cpu)->exit_request, 1);
+    }
 }
 
 static void exec_exit(X86Hypervisor *hv, X86CPU *cpu)
@@ -491,6 +528,9 @@ bool mshv_kvm_set_up(MicrosoftHypervisor *s, Error **errp)
 
     hooks->exec_enter = exec_enter;
     hooks->exec_exit = exec_exit;
+    mshv_kvm_set_child_hooks(hooks);
+    if (mshv_is_root(s))
+        mshv_kvm_memory_init(s);
     for (hv_vp_handle i = 0; i < s->vp_count; i++) {
         struct mshv_vp *vp = mshv_vp(s, i);
 

@@ -9,7 +9,7 @@ bool mshv_kvm_check(const MicrosoftHypervisor *s, Error **errp)
     g_assert_not_reached();
 }
 
-const struct hv_platform_ops *mshv_kvm_platform_ops(void)
+const struct hv_platform_ops *mshv_kvm_platform_ops(bool root)
 {
     g_assert_not_reached();
 }
@@ -40,6 +40,31 @@ void mshv_kvm_stop(MicrosoftHypervisor *s)
 }
 
 void mshv_kvm_page_write(CPUState *cs)
+{
+    g_assert_not_reached();
+}
+
+/* Called without KVM, too: there is nothing to be made for it. */
+void mshv_kvm_root_init(MicrosoftHypervisor *s)
+{
+}
+
+void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
+{
+    g_assert_not_reached();
+}
+
+bool mshv_kvm_make_child(struct mshv_vp *vp, Error **errp)
+{
+    g_assert_not_reached();
+}
+
+void mshv_kvm_reset_child(struct mshv_vp *vp)
+{
+    g_assert_not_reached();
+}
+
+void mshv_kvm_sync_registers(struct mshv_vp *vp)
 {
     g_assert_not_reached();
 }

@@ -294,7 +294,7 @@ void mshv_kick_vp(void *context, hv_vp_handle handle)
     if (vp == mshv_current_vp(context))
         vp->yield = true;
     else
-        cpu_exit(CPU(vp->cpu));
+        mshv_exit_cpu(CPU(vp->cpu));
 }
 
 /* -- Set-up -- */

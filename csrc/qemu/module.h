@@ -20,6 +20,7 @@
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "qom/object.h"
+#include "system/kvm.h"
 #include "target/i386/x86-hypervisor.h"
 
 #define TYPE_MICROSOFT_HYPERVISOR "microsoft-hypervisor"
@@ -148,6 +149,7 @@ struct mshv_vp {
     bool yield; /* ... and the LP is to choose again (lp.c) */
     bool wake_lps; /* ... and threads of LPs are to be woken again (lp.c) */
     bool ferr; /* of a child: FERR# was asserted */
+    bool put_all; /* with KVM: registers that no instruction changes were set, too */
     bool unchecked; /* ... registers were set that may not agree with each other; of whoever owns the VP */
     bool stale; /* its TLB has to be flushed before it runs; set by any thread */
     uint64_t tlb_fills; /* second_stage.c */
@@ -156,6 +158,7 @@ struct mshv_vp {
     uint64_t running_since; /* guest TSC; with KVM the thread's CPU time in ns */
     uint64_t run_ticks;
     QEMUTimer *idle_timer; /* with KVM, see kvm.c */
+    struct mshv_kvm_child *kvm; /* of a child with KVM, see kvm_child.c */
     /* Only while state is saved or loaded; but for the first, of children. */
     bool saved_idle;
     uint32_t saved_apic_id, saved_halted, saved_request;
@@ -217,6 +220,9 @@ struct MicrosoftHypervisor {
     struct mshv_arena *arena; /* role=root: pages of the hypervisor that guests see (second_stage.c), else NULL */
     MemoryListener listener;
     unsigned memory_generation; /* changes with the machine's memory map */
+    struct mshv_kvm_root *kvm_root; /* role=root: what its VPs see with KVM (kvm_memory.c) */
+    MemoryListener kvm_listener;
+    bool kvm_log; /* writes of children are noted */
 
     /* Only while state is saved or loaded. */
     uint64_t saved_frequency, saved_tsc;
@@ -285,6 +291,8 @@ void mshv_guest_memory_init(MicrosoftHypervisor *s);
 void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_handle vp, void *page, bool enabled, hv_gpa gpa,
                       enum hv_overlay_access access);
 size_t mshv_hypercall_code(void *context, uint8_t *code);
+/* A page that the machine's VPs can read and execute, with a copy of the content; a write is #GP. */
+void mshv_init_code_page(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, const void *page);
 
 void mshv_set_timer(void *context, hv_vp_handle vp, unsigned timer, uint64_t tsc);
 void mshv_timers_init(struct mshv_vp *vp);
@@ -324,6 +332,7 @@ void mshv_get_activity(void *context, hv_vp_handle vp, struct hv_activity *activ
 void mshv_set_activity(void *context, hv_vp_handle vp, const struct hv_activity *activity);
 bool mshv_child_prepare(struct mshv_vp *vp); /* before the LP executes it; false: it cannot be executed now */
 bool mshv_child_waits(const struct mshv_vp *vp); /* any thread */
+void mshv_child_update_request(struct mshv_vp *vp); /* on the thread that executes it: what has come for it */
 void mshv_set_child_hooks(X86HypervisorClass *hooks);
 
 /* second_stage.c; with role=root, but for the pages */
@@ -336,6 +345,8 @@ void *mshv_allocate_pages(void *context, size_t count);
 void mshv_free_pages(void *context, void *pages, size_t count);
 void mshv_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set);
 void mshv_set_second_stage_hooks(X86HypervisorClass *hooks);
+MemoryRegion *mshv_arena_region(struct mshv_arena *arena);
+uint8_t *mshv_arena_host(const struct mshv_arena *arena); /* where the region's first byte is */
 
 /* Before the VP, which does not run or is the caller, executes its next instruction */
 static inline void mshv_flush_before_running(struct mshv_vp *vp)
@@ -358,6 +369,8 @@ bool mshv_registers_agree(struct mshv_vp *vp);
 /* page_tables.c */
 void mshv_translate_gva(void *context, hv_vp_handle vp, uint64_t gva, unsigned flags, struct hv_gva_translation *out);
 size_t mshv_read_instruction(void *context, hv_vp_handle vp, uint8_t bytes[16]);
+/* Up to 16 bytes of code at CS:`rip`; how many could be read. */
+size_t mshv_read_code(const struct mshv_vp *vp, uint64_t rip, uint8_t *bytes, size_t size);
 
 /* run_time.c */
 uint64_t mshv_vp_run_time(void *context, hv_vp_handle vp);
@@ -373,13 +386,33 @@ enum hv_progress mshv_admit(void *context, hv_vp_handle caller, struct hv_admiss
 
 /* kvm.c: the backend for KVM; without KVM in QEMU these are never called */
 bool mshv_kvm_check(const MicrosoftHypervisor *s, Error **errp);
-const struct hv_platform_ops *mshv_kvm_platform_ops(void);
+const struct hv_platform_ops *mshv_kvm_platform_ops(bool root);
 bool mshv_kvm_adapt_config(const MicrosoftHypervisor *s, struct hv_config *config, Error **errp);
 bool mshv_kvm_clock_init(MicrosoftHypervisor *s, Error **errp);
 bool mshv_kvm_set_up(MicrosoftHypervisor *s, Error **errp); /* the core is there */
 void mshv_kvm_start(MicrosoftHypervisor *s); /* the machine is about to go on */
 void mshv_kvm_stop(MicrosoftHypervisor *s);
 void mshv_kvm_page_write(CPUState *cs); /* a CPU has written to the hypercall page */
+void mshv_kvm_root_init(MicrosoftHypervisor *s);
+void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set);
+bool mshv_kvm_make_child(struct mshv_vp *vp, Error **errp); /* BQL held */
+void mshv_kvm_reset_child(struct mshv_vp *vp); /* its CPU has been reset */
+/* The registers of a VP that does not run, or is the caller, are in its CPU now, where they may be changed. */
+void mshv_kvm_sync_registers(struct mshv_vp *vp);
+
+static inline void mshv_sync_registers(struct mshv_vp *vp)
+{
+    if (kvm_enabled())
+        mshv_kvm_sync_registers(vp);
+}
+
+/* Make a CPU leave the guest, or not enter it. Any thread. */
+static inline void mshv_exit_cpu(CPUState *cs)
+{
+    cpu_exit(cs);
+    if (kvm_enabled())
+        qemu_cpu_kick(cs);
+}
 
 /* state.c */
 void mshv_state_register(MicrosoftHypervisor *s);

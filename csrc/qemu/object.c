@@ -137,7 +137,7 @@ static bool create_core(MicrosoftHypervisor *s, Error **errp)
     config.apic_frequency = APIC_FREQUENCY;
     if (kvm_enabled() && !mshv_kvm_adapt_config(s, &config, errp))
         return false;
-    s->core = hv_create(&config, kvm_enabled() ? mshv_kvm_platform_ops() : &mshv_platform_ops, s, &why);
+    s->core = hv_create(&config, kvm_enabled() ? mshv_kvm_platform_ops(mshv_is_root(s)) : &mshv_platform_ops, s, &why);
     if (!s->core) {
         error_setg(errp, "the hypervisor cannot be created: %s", why);
         return false;

@@ -53,6 +53,13 @@ static const char *const overlay_names[HV_OVERLAY_KINDS] = {
     [HV_OVERLAY_SIM] = "sim-page",
 };
 
+void mshv_init_code_page(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, const void *page)
+{
+    memory_region_init_rom_device_nomigrate(region, OBJECT(s), &hypercall_page_ops, s, name, HV_PAGE_SIZE,
+                                            &error_fatal);
+    memcpy(memory_region_get_ram_ptr(region), page, HV_PAGE_SIZE);
+}
+
 static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, enum hv_overlay_kind kind,
                           hv_vp_handle vp, void *page, enum hv_overlay_access access)
 {
@@ -60,10 +67,7 @@ static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, 
     MemoryRegion *region = &overlay->region;
 
     if (access == HV_OVERLAY_READ_EXECUTE) {
-        memory_region_init_rom_device_nomigrate(region, OBJECT(s), &hypercall_page_ops, s, name, HV_PAGE_SIZE,
-                                                &error_fatal);
-        /* Its content was made when the core was and stays what it is. */
-        memcpy(memory_region_get_ram_ptr(region), page, HV_PAGE_SIZE);
+        mshv_init_code_page(s, region, name, page); /* its content stays what it was when the core was made */
     } else {
         memory_region_init_ram_ptr(region, OBJECT(s), name, HV_PAGE_SIZE, page);
     }

@@ -265,6 +265,7 @@ void mshv_translate_gva(void *context, hv_vp_handle handle, uint64_t gva, unsign
     uint64_t table;
     unsigned level;
 
+    mshv_sync_registers(mshv_vp(context, handle));
     if (!(walk.env->cr[0] & CR0_PG_MASK)) {
         *out = (struct hv_gva_translation){.gpa = (uint32_t)gva, .result = HV_GVA_OK, .cache_type = 6};
         return;
@@ -281,7 +282,7 @@ void mshv_translate_gva(void *context, hv_vp_handle handle, uint64_t gva, unsign
 #define MAXIMUM_LENGTH 16
 
 /* Up to the end of the page or of the segment; 0 when there is nothing to be read. */
-static size_t read_code(const struct mshv_vp *vp, uint64_t linear, uint8_t *bytes, size_t most)
+static size_t read_page_of_code(const struct mshv_vp *vp, uint64_t linear, uint8_t *bytes, size_t most)
 {
     struct hv_gva_translation translation;
     size_t size = MIN(most, HV_PAGE_SIZE - linear % HV_PAGE_SIZE);
@@ -297,21 +298,28 @@ static size_t read_code(const struct mshv_vp *vp, uint64_t linear, uint8_t *byte
     return size;
 }
 
-size_t mshv_read_instruction(void *context, hv_vp_handle handle, uint8_t bytes[16])
+size_t mshv_read_code(const struct mshv_vp *vp, uint64_t rip, uint8_t *bytes, size_t most)
 {
-    const struct mshv_vp *vp = mshv_vp(context, handle);
     const CPUX86State *env = &vp->cpu->env;
-    uint64_t linear = env->segs[R_CS].base + env->eip;
-    size_t most = MAXIMUM_LENGTH, size;
+    uint64_t linear = env->segs[R_CS].base + rip;
+    size_t size;
 
     if (!(env->hflags & HF_CS64_MASK)) {
-        if (env->eip > env->segs[R_CS].limit)
+        if (rip > env->segs[R_CS].limit)
             return 0;
-        most = MIN(most, (size_t)(env->segs[R_CS].limit - env->eip) + 1);
+        most = MIN(most, (size_t)(env->segs[R_CS].limit - rip) + 1);
         linear = (uint32_t)linear;
     }
-    size = read_code(vp, linear, bytes, most);
+    size = read_page_of_code(vp, linear, bytes, most);
     if (size > 0 && size < most)
-        size += read_code(vp, linear + size, bytes + size, most - size);
+        size += read_page_of_code(vp, linear + size, bytes + size, most - size);
     return size;
+}
+
+size_t mshv_read_instruction(void *context, hv_vp_handle handle, uint8_t bytes[16])
+{
+    struct mshv_vp *vp = mshv_vp(context, handle);
+
+    mshv_sync_registers(vp);
+    return mshv_read_code(vp, vp->cpu->env.eip, bytes, MAXIMUM_LENGTH);
 }

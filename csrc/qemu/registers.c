@@ -10,6 +10,7 @@
 #include "exec/cputlb.h"
 #include "fpu/softfloat.h"
 #include "hw/core/cpu.h"
+#include "system/tcg.h"
 #include "tcg/helper-tcg.h"
 
 /* -- Flags, RIP and interruptions -- */
@@ -18,14 +19,14 @@ static uint64_t get_rflags(const struct mshv_vp *vp)
 {
     CPUX86State *env = &vp->cpu->env;
 
-    return (vp->running ? cpu_compute_eflags(env) : env->eflags) | 2;
+    return (vp->running && tcg_enabled() ? cpu_compute_eflags(env) : env->eflags) | 2;
 }
 
 static bool set_rflags(struct mshv_vp *vp, uint64_t value)
 {
     CPUX86State *env = &vp->cpu->env;
 
-    if (vp->running)
+    if (vp->running && tcg_enabled())
         cpu_load_eflags(env, (int)value, (int)~(CC_O | CC_S | CC_Z | CC_A | CC_P | CC_C | DF_MASK));
     else
         env->eflags = value | 2;
@@ -485,9 +486,10 @@ static void get_other(CPUX86State *env, uint32_t name, union hv_register_value *
 
 void mshv_get_register(void *context, hv_vp_handle handle, enum hv_register_name name, union hv_register_value *value)
 {
-    const struct mshv_vp *vp = mshv_vp(context, handle);
+    struct mshv_vp *vp = mshv_vp(context, handle);
     CPUX86State *env = &vp->cpu->env;
 
+    mshv_sync_registers(vp);
     value->reg128.low = value->reg128.high = 0;
     switch (name) {
     case HV_REGISTER_PendingInterruption:
@@ -606,7 +608,8 @@ bool mshv_set_register(void *context, hv_vp_handle handle, enum hv_register_name
     struct mshv_vp *vp = mshv_vp(context, handle);
     CPUX86State *env = &vp->cpu->env;
 
-    vp->unchecked = vp->child;
+    mshv_sync_registers(vp);
+    vp->unchecked = vp->put_all = vp->child;
     switch (name) {
     case HV_REGISTER_PendingInterruption:
         return set_pending_interruption(env, value->reg64);

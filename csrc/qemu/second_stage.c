@@ -47,6 +47,16 @@ static bool in_arena(const struct mshv_arena *arena, const void *page)
     return (uintptr_t)page - (uintptr_t)arena->host < ARENA_SIZE;
 }
 
+MemoryRegion *mshv_arena_region(struct mshv_arena *arena)
+{
+    return &arena->pages;
+}
+
+uint8_t *mshv_arena_host(const struct mshv_arena *arena)
+{
+    return arena->host;
+}
+
 static size_t find_free(const struct mshv_arena *arena, size_t count)
 {
     size_t first = bitmap_find_next_zero_area(arena->used, ARENA_PAGES, arena->next, count, 0);
@@ -332,6 +342,7 @@ void mshv_second_stage_init(MicrosoftHypervisor *s)
 
     s->arena = arena;
     X86_HYPERVISOR(s)->memory = &arena->memory;
+    mshv_kvm_root_init(s);
 }
 
 /*
