@@ -1072,6 +1072,21 @@ class Machine:
     def operator_pause_partition(self, partition: int, pause: bool) -> bool:
         """Stop or let go on the VPs of a child; False: there is none."""
 
+    # -- The operator's event log --
+
+    def events_start(self, groups: int, *, size: int = ..., partition: int = 0) -> int:
+        """Record events of these groups, of one partition or of all (0), `size` bytes for each LP; a Progress."""
+
+    def events_stop(self) -> None:
+        """Record no more."""
+
+    def events_read(self, size: int = ...) -> bytes:
+        """Take out entries, at most `size` bytes of them."""
+
+    @property
+    def events_state(self) -> dict[str, int]:
+        """Whether it runs, how, and counts of events recorded and lost and of bytes unread."""
+
     # -- What a child's processor tells --
 
     def io(

@@ -19,13 +19,15 @@ from . import generated_page, resources
 
 __all__ = ["Definition", "parse_schema", "render", "schema_text"]
 
-SCHEMA = "qapi/microsoft-hypervisor-target.json"
+_SCHEMA = re.compile(
+    r"^\+\+\+ b/qapi/[\w-]*hypervisor[\w-]*-target\.json\n@@[^\n]*\n(?P<text>(?:\+.*\n)+)", re.MULTILINE
+)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "qmp.md"
 
 _INTRODUCTION = """\
 # QMP: commands and events of the hypervisor
 
-Made by `python -m qemu_hv.qmp_page` from the schema in `patches/`; CI checks that it is current.
+Made by `python -m qemu_hv.qmp_page` from the schemas in `patches/`; CI checks that it is current.
 
 QEMU's monitor protocol is how a running machine's hypervisor is looked at and operated; `qemu-hv status`, `qemu-hv run`
 and `qemu_hv.machine` use it and nothing else. The schema is in QEMU itself, so `query-qmp-schema` shows it too. A
@@ -71,23 +73,18 @@ class Definition:
 
 
 def schema_text() -> str:
-    """Return the schema, from the patch that adds it.
+    """Return the schemas that the patches add, in the patches' order.
 
     Raises:
         FileNotFoundError: no patch does.
     """
+    added = []
     for patch in sorted(resources.patches().glob("*.patch")):
-        text = patch.read_text(encoding="utf-8")
-        start = text.find(f"\n+++ b/{SCHEMA}\n")
-        if start >= 0:
-            lines = text[start + 1 :].split("\n")[2:]
-            added = []
-            for line in lines:
-                if not line.startswith("+"):
-                    break
-                added.append(line[1:])
-            return "\n".join(added) + "\n"
-    raise FileNotFoundError(f"no patch adds {SCHEMA}")
+        for match in _SCHEMA.finditer(patch.read_text(encoding="utf-8")):
+            added.append("".join(line[1:] for line in match["text"].splitlines(keepends=True)))
+    if not added:
+        raise FileNotFoundError("no patch adds a schema")
+    return "\n".join(added)
 
 
 def parse_schema(text: str) -> list[Definition]:

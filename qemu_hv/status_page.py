@@ -32,10 +32,10 @@ CHAPTERS = [
     ("13", "Virtual interrupt control", "done but for SMI", "interrupt.c, lapic*.c", "test_lapic.py"),
     ("14", "Inter-partition communication", "done", "synic.c, port*.c, monitor.c", "test_ports_between_partitions.py"),
     ("15", "Timers", "done", "timer.c, timer_assist.c", "test_timer.py, test_emulated_timer.py"),
-    ("16", "Message formats", "done but for event log messages", "message.c", "test_intercept_messages.py"),
+    ("16", "Message formats", "done", "message.c", "test_intercept_messages.py"),
     ("17", "Partition save and restore", "missing", "", ""),
     ("18", "Scheduler", "done but for virtual hyperthreads", "scheduler.c", "test_scheduler.py"),
-    ("19", "Event logging", "missing", "", ""),
+    ("19", "Event logging", "done", "event_log*.c", "test_event_log.py, test_events.py"),
     ("20", "Guest debugging support", "missing", "", ""),
     ("21", "Statistics", "missing", "", ""),
     ("22", "Booting", "done", "boot.c", "test_root_boot.py"),
@@ -97,6 +97,12 @@ def _msr_row(msr: tables.Msr) -> list[str]:
     ]
 
 
+def _event_row(event: tables.Event) -> list[str]:
+    name = f"HV_TR_{event.name}" if event.number < 0x8000 else event.name
+    works = "yes" if event.raised else "never"
+    return [f"0x{event.number:04X}", name, event.group, ", ".join(event.fields), works, event.text]
+
+
 def _bit_rows(table: str, registers: dict[range, str]) -> list[list[str]]:
     rows = []
     for bit in tables.bits(TABLES, table):
@@ -152,6 +158,14 @@ def render() -> str:
                 for m in tables.messages(TABLES)
                 if m.value
             ],
+        ),
+        "## Events",
+        "",
+        "What the event log has (TLFS appendix I), and events of this hypervisor, from 0x8000 on, for the operator.",
+        "",
+        *_table(
+            ["type", "name", "group", "values", "works", "meaning, or why it never happens"],
+            [_event_row(event) for event in tables.events(TABLES)],
         ),
         "## What objects cost",
         "",

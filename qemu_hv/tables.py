@@ -111,6 +111,40 @@ class Status:
     generations: str
 
 
+@dataclass(frozen=True)
+class EventGroup:
+    """A group of ``event_log_entries.def``: a bit of the masks that choose events."""
+
+    bit: int
+    name: str
+    title: str
+    specified: bool
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event of ``event_log_entries.def``: ``fields`` name its 8-byte values."""
+
+    number: int
+    name: str
+    group: str
+    fields: tuple[str, ...]
+    raised: bool
+    text: str
+
+
+def event_groups(tables: Path) -> list[EventGroup]:
+    """Groups of ``event_log_entries.def`` in the folder ``tables``."""
+    rows = [row for row in _rows(tables / "event_log_entries.def") if row[0].isdigit()]
+    return [EventGroup(int(row[0]), row[1], row[2], row[3] == "TLFS") for row in rows]
+
+
+def events(tables: Path) -> list[Event]:
+    """Events of ``event_log_entries.def`` in the folder ``tables``."""
+    rows = [row for row in _rows(tables / "event_log_entries.def") if not row[0].isdigit()]
+    return [Event(int(r[0], 16), r[1], r[2], tuple(r[3].split()), r[4] == "RAISED", r[5]) for r in rows]
+
+
 def costs(tables: Path) -> list[Cost]:
     """Rows of ``costs.def`` in the folder ``tables``."""
     return [Cost(row[0], int(row[1]), row[2]) for row in _rows(tables / "costs.def")]

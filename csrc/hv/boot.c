@@ -129,6 +129,8 @@ static bool create_machine_partition(struct hv *hv)
         return false;
     if (config->root && (!hv_scheduler_init(hv) || !hv_gpa_space_create(partition)))
         return false;
+    if (!hv_event_log_create(hv))
+        return false;
     return create_vps(partition);
 }
 
@@ -173,6 +175,7 @@ void hv_destroy(struct hv *hv)
     if (!hv)
         return;
     hv_calling_vp = NULL; /* no VP runs */
+    atomic_store(&hv->events_wanted, 0);
     for (unsigned i = 0; i < HV_PARTITION_BUCKETS; i++) {
         for (struct hv_partition *p = hv->partitions[i]; p; p = p->next_in_bucket)
             hv_transfers_free(p); /* while those who pay for them are there */
@@ -189,6 +192,7 @@ void hv_destroy(struct hv *hv)
         hv_vp_free(hv->by_handle[i]);
     hv_monitors_free(hv);
     hv_scheduler_free(hv);
+    hv_event_log_free(hv);
     hv_structure_lock_destroy(&hv->structure);
     free(hv);
 }
@@ -229,6 +233,7 @@ static void reset_root(struct hv_partition *root)
 {
     const struct hv *hv = root->hv;
 
+    hv_event_log_reset(root->hv);
     atomic_store(&root->privileges, hv->config.privileges);
     hv_properties_reset(root);
     hv_pool_return_pages(root);

@@ -104,6 +104,8 @@ static hv_status check_source(struct job *job, uint64_t page, unsigned count, un
 
         if (at >= page_limit(job))
             return HV_STATUS_INVALID_PARAMETER;
+        if (owner->is_root && hv_event_log_page(owner->hv, at))
+            return HV_STATUS_OBJECT_IN_USE;
         entry = hv_gpa_lookup(owner->gpa_space, at);
         rest = (UINT64_C(1) << entry.shift) - at % (UINT64_C(1) << entry.shift);
         part = rest < part ? (unsigned)rest : part;

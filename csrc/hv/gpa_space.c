@@ -372,6 +372,26 @@ static bool translate_overlay(const struct hv_gpa_space *space, uint64_t page, u
     return true;
 }
 
+/* Buffers of the event log, for the root to read (TLFS 19.1.6). */
+static bool translate_event_log(const struct hv_partition *partition, uint64_t page, struct hv_translation *out)
+{
+    uint64_t first;
+
+    if (!partition->is_root)
+        return false;
+    first = hv_event_log_first_page(partition->hv);
+    out->page = hv_event_log_page(partition->hv, page);
+    if (!out->page) {
+        if (page < first)
+            shrink(out, shift_without(page, first));
+        return false;
+    }
+    out->kind = HV_TRANSLATION_OVERLAY;
+    out->rights = HV_ACCESS_READ;
+    out->size = HV_PAGE_SIZE;
+    return true;
+}
+
 /* Follow a page up the tree to its SPA. */
 static enum hv_translation_kind translate_page(const struct hv_partition *partition, uint64_t page,
                                                struct hv_translation *out)
@@ -412,7 +432,8 @@ static void translate(const struct hv_partition *partition, const struct hv_vp *
     } else if (!partition->gpa_space) {
         out->kind = HV_TRANSLATION_RAM;
         out->spa = page << HV_PAGE_SHIFT;
-    } else if (!translate_apic(vp, page, out) && !translate_overlay(partition->gpa_space, page, access, out)) {
+    } else if (!translate_apic(vp, page, out) && !translate_overlay(partition->gpa_space, page, access, out) &&
+               !translate_event_log(partition, page, out)) {
         out->kind = translate_page(partition, page, out);
     }
     if (out->kind == HV_TRANSLATION_UNMAPPED || out->kind == HV_TRANSLATION_DENIED)
@@ -568,6 +589,8 @@ hv_status hv_gpa_take_page(struct hv_partition *depositor, uint64_t gpa_page)
     hv_status status = HV_STATUS_OPERATION_DENIED;
     uint64_t spa_page;
 
+    if (depositor->is_root && hv_event_log_page(depositor->hv, gpa_page))
+        return HV_STATUS_OBJECT_IN_USE;
     hv_partition_lock_take(&depositor->lock);
     if (find_own_page(depositor, gpa_page, &spa_page) && hv_gpa_use_count(depositor->gpa_space, gpa_page) == 0)
         status = hv_gpa_set_deposited(depositor->gpa_space, gpa_page, true);

@@ -280,15 +280,16 @@ static hv_status check_relation(struct hv_call *call, enum relation relation)
 }
 
 /* Where a call's parameters are and how long they are, all checked. */
-struct blocks {
+struct hv_call_blocks {
     bool fast;
     unsigned variable_count;
     size_t input_size, output_size; /* whole lists included */
+    size_t told_output; /* the output's bytes if the handler has told them */
     hv_gpa input_gpa, output_gpa;
     struct hv_translation output; /* where the output goes, once it is known that it can be written */
 };
 
-static hv_status check_input_value(const struct hv *hv, unsigned row, uint64_t input, struct blocks *blocks)
+static hv_status check_input_value(const struct hv *hv, unsigned row, uint64_t input, struct hv_call_blocks *blocks)
 {
     const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
     unsigned count = INPUT_COUNT(input);
@@ -306,7 +307,7 @@ static hv_status check_input_value(const struct hv *hv, unsigned row, uint64_t i
     return HV_STATUS_SUCCESS;
 }
 
-static hv_status check_alignment(const struct hv *hv, const struct hv_call_frame *frame, struct blocks *blocks)
+static hv_status check_alignment(const struct hv *hv, const struct hv_call_frame *frame, struct hv_call_blocks *blocks)
 {
     if (blocks->fast)
         return HV_STATUS_SUCCESS;
@@ -319,6 +320,24 @@ static hv_status check_alignment(const struct hv *hv, const struct hv_call_frame
     /* The text forbids overlap and names no status for it (TLFS 4.6). */
     if (blocks_overlap(blocks->input_gpa, blocks->input_size, blocks->output_gpa, blocks->output_size))
         return HV_STATUS_INVALID_ALIGNMENT;
+    return HV_STATUS_SUCCESS;
+}
+
+/* Elsewhere the root reads ones and drops writes (parameter_fault()); no call of another partition comes here. */
+hv_status hv_call_output(struct hv_call *call, size_t size)
+{
+    struct hv_call_blocks *blocks = call->blocks;
+    enum hv_gpa_result result;
+
+    if (!block_is_placed_well(call->vp->hv, blocks->output_gpa, size) ||
+        blocks_overlap(blocks->input_gpa, blocks->input_size, blocks->output_gpa, size))
+        return HV_STATUS_INVALID_ALIGNMENT;
+    result = hv_lock_write_gpa(call->vp, blocks->output_gpa, size, &blocks->output);
+    if (result == HV_GPA_NO_ACCESS)
+        call->exit = HV_EXIT_MC;
+    else
+        memset(call->output, 0, size);
+    blocks->output_size = blocks->told_output = size;
     return HV_STATUS_SUCCESS;
 }
 
@@ -356,19 +375,20 @@ static hv_status run_locked(struct hv_call *call, unsigned row)
 
 /* One that never was drops what is written to it. Elements before the start index are an earlier execution's. */
 static void write_output(const struct hv_call *call, const struct hv_hypercall_row_info *info,
-                         const struct blocks *blocks)
+                         const struct hv_call_blocks *blocks)
 {
     size_t from = info->output + (size_t)call->rep_start * info->output_element;
     size_t to = info->output + (size_t)call->reps_done * info->output_element;
     const uint8_t *page = call->output;
+    size_t header = info->output + blocks->told_output;
 
-    if (info->output)
-        hv_write_locked_gpa(call->vp, &blocks->output, blocks->output_gpa, page, info->output);
+    if (header)
+        hv_write_locked_gpa(call->vp, &blocks->output, blocks->output_gpa, page, header);
     if (to > from)
         hv_write_locked_gpa(call->vp, &blocks->output, blocks->output_gpa + from, page + from, to - from);
 }
 
-static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input, const struct blocks *blocks)
+static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input, struct hv_call_blocks *blocks)
 {
     const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
     const uint8_t *variable = vp->input_page + info->input;
@@ -379,6 +399,7 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
         .variable_count = blocks->variable_count,
         .elements = variable + blocks->variable_count * sizeof(uint64_t),
         .output = vp->output_page,
+        .blocks = blocks,
         .rep_count = INPUT_COUNT(input),
         .rep_start = INPUT_START(input),
         .reps_done = INPUT_START(input),
@@ -400,7 +421,7 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
 }
 
 /* Bring the input into the VP's scratch page and see that the output can be written. */
-static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_frame *frame, struct blocks *blocks)
+static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_frame *frame, struct hv_call_blocks *blocks)
 {
     enum hv_exit exit = HV_EXIT_DONE;
 
@@ -441,7 +462,7 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
 {
     struct hv_partition *partition = vp->partition;
     const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
-    struct blocks blocks = {0};
+    struct hv_call_blocks blocks = {0};
     enum hv_exit exit;
     hv_status status;
 
@@ -467,18 +488,15 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
     return run_handler(vp, row, input, &blocks);
 }
 
-enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uint64_t input, uint64_t *result)
 {
     struct hv_partition *partition = vp->partition;
-    uint64_t input, result;
-    unsigned code, row;
+    unsigned code = INPUT_CODE(input), row;
     struct outcome outcome;
 
     /* TLFS 4.5; without an enabled page there is no interface to call through. */
     if (!frame->legal || !(atomic_load_explicit(&partition->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
         return HV_EXIT_UD;
-    input = input_value(frame);
-    code = INPUT_CODE(input);
     row = code < HV_CALL_CODES ? partition->hv->call_row[code] : HV_NO_ROW;
     if (row == HV_NO_ROW) {
         vp->unknown_hypercalls++;
@@ -493,12 +511,24 @@ enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
             return outcome.exit;
         vp->hypercalls[row]++;
     }
-    result = (uint64_t)outcome.reps_done << 32 | outcome.status;
-    set_result(frame, result);
+    *result = (uint64_t)outcome.reps_done << 32 | outcome.status;
+    set_result(frame, *result);
     if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))
         partition->hv->ops->trace_hypercall(partition->hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input,
-                                            result);
+                                            *result);
     return HV_EXIT_DONE;
+}
+
+enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+{
+    uint64_t input = input_value(frame), result = 0;
+    enum hv_exit exit;
+
+    HV_LOG(vp, HC_HYPERCALL, hv_event_rip(vp), input);
+    exit = hypercall(vp, frame, input, &result);
+    HV_LOG(vp, HYPERCALL_END, input, result, exit);
+    hv_log_reflected(vp, exit);
+    return exit;
 }
 
 /* -- Registers of this chapter -- */

@@ -389,6 +389,46 @@ void hv_get_vp_state(struct hv_vp *vp, struct hv_vp_state *state);
 /* Whether platform trace_hypercall() is called. Any thread. */
 void hv_set_trace(struct hv *hv, bool on);
 
+/* -- The operator's event log: without the guest's help, with role=guest too; any thread, one at a time -- */
+
+/* Groups and events are those of tlfs/event_log_entries.def. */
+struct hv_events_options {
+    uint64_t groups; /* mask */
+    uint64_t size; /* bytes kept for each LP until they are read: rounded up to a power of two */
+    hv_partition_id partition; /* only what is this partition's; HV_PARTITION_ID_INVALID: everything */
+};
+#define HV_EVENTS_SIZE_LEAST UINT64_C(4096)
+#define HV_EVENTS_SIZE_MOST (UINT64_C(1) << 30)
+
+/* How an event is read: this, and its values. */
+struct hv_event_entry {
+    uint16_t type, size; /* bytes, this included: a multiple of 8 */
+    uint32_t vp; /* index, or HV_ANY_VP */
+    uint64_t tsc; /* of the machine; ticks at its TSC frequency */
+    uint32_t lp; /* logical processor, without a root the VP; or HV_ANY_VP: another thread of the machine */
+    uint32_t partition; /* the low half of its ID; 0: nobody's */
+};
+_Static_assert(sizeof(struct hv_event_entry) == 24, "it is a format that tools read");
+
+/*
+ * Start to log, or go on with other options: what has not been read is dropped. WAIT: an event is being recorded just
+ * now, ask again. FAILED: the host's memory is short; then nothing is logged.
+ */
+enum hv_progress hv_events_start(struct hv *hv, const struct hv_events_options *options);
+void hv_events_stop(struct hv *hv); /* what has been recorded can still be read */
+/*
+ * Take out what has been recorded, each LP's events in their order. Returns the bytes written to `buffer`, whole
+ * entries. Where events were lost because nobody read in time, there is an event LOST with their number.
+ */
+size_t hv_events_read(struct hv *hv, void *buffer, size_t size);
+struct hv_events_state {
+    bool running;
+    struct hv_events_options options;
+    uint64_t recorded, lost; /* events since it was started */
+    uint64_t unread; /* bytes */
+};
+void hv_events_get_state(struct hv *hv, struct hv_events_state *state);
+
 /* -- State of the whole machine, for reset, snapshots and migration -- */
 
 /* Bytes hv_save() writes at most. */

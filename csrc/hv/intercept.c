@@ -339,10 +339,8 @@ static bool io_is_intercepted(const struct hv_vp *vp, const struct hv_io_access 
     return false;
 }
 
-enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
+static enum hv_exit child_io(struct hv_vp *vp, struct hv_io_access *io)
 {
-    if (!hv_vp_is_child(vp))
-        return HV_EXIT_NATIVE;
     if (hv_pm_timer_read(vp, io, &io->value))
         return HV_EXIT_DONE;
     if (io_is_intercepted(vp, io))
@@ -352,6 +350,20 @@ enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
     return HV_EXIT_DONE;
 }
 
+enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
+{
+    enum hv_exit exit;
+
+    if (!hv_vp_is_child(vp))
+        return HV_EXIT_NATIVE;
+    if (io->write)
+        HV_LOG(vp, IM_IO_PORT_WRITE, hv_event_rip(vp), io->port, io->value);
+    exit = child_io(vp, io);
+    if (!io->write)
+        HV_LOG(vp, IM_IO_PORT_READ, hv_event_rip(vp), io->port, exit == HV_EXIT_DONE ? io->value : 0);
+    return exit;
+}
+
 /* -- CPUID (TLFS 11.11) -- */
 
 enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, uint8_t instruction_length,
@@ -359,6 +371,7 @@ enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, u
 {
     struct hv_intercepts *intercepts = intercepts_of(vp);
 
+    HV_LOG(vp, IM_CPUID_INSTRUCTION, hv_event_rip(vp), leaf, subleaf);
     hv_processor_cpuid(vp, leaf, subleaf, result);
     if (hv_vp_is_child(vp) && intercepts && find_leaf(intercepts, leaf))
         return hv_message_cpuid(vp, instruction_length, result);
@@ -377,30 +390,46 @@ static enum hv_exit foreign_msr(struct hv_vp *vp, uint32_t index, uint8_t length
     return HV_EXIT_GP;
 }
 
+static enum hv_exit read_foreign_msr(struct hv_vp *vp, uint32_t index, uint8_t length, uint64_t *value)
+{
+    enum hv_exit exit;
+
+    if (index - HV_MSR_FIRST > HV_MSR_LAST - HV_MSR_FIRST && hv_processor_rdmsr(vp, index, value, &exit))
+        return exit;
+    return foreign_msr(vp, index, length, HV_ACCESS_READ);
+}
+
 enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t *value)
 {
-    enum hv_exit exit = HV_EXIT_GP;
+    enum hv_exit exit;
 
-    if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST) {
-        if (hv_msr_is_virtualized(vp, index))
-            return hv_read_msr(vp, index, value);
-    } else if (hv_processor_rdmsr(vp, index, value, &exit)) {
+    if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
+        return hv_read_msr(vp, index, value);
+    exit = read_foreign_msr(vp, index, instruction_length, value);
+    HV_LOG(vp, IM_MSR_READ, hv_event_rip(vp), index, exit == HV_EXIT_DONE ? *value : 0);
+    hv_log_reflected(vp, exit);
+    return exit;
+}
+
+static enum hv_exit write_foreign_msr(struct hv_vp *vp, uint32_t index, uint8_t length, uint64_t value)
+{
+    enum hv_exit exit;
+
+    if (index - HV_MSR_FIRST > HV_MSR_LAST - HV_MSR_FIRST && hv_processor_wrmsr(vp, index, value, &exit))
         return exit;
-    }
-    return foreign_msr(vp, index, instruction_length, HV_ACCESS_READ);
+    return foreign_msr(vp, index, length, HV_ACCESS_WRITE);
 }
 
 enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t value)
 {
-    enum hv_exit exit = HV_EXIT_GP;
+    enum hv_exit exit;
 
-    if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST) {
-        if (hv_msr_is_virtualized(vp, index))
-            return hv_write_msr(vp, index, value);
-    } else if (hv_processor_wrmsr(vp, index, value, &exit)) {
-        return exit;
-    }
-    return foreign_msr(vp, index, instruction_length, HV_ACCESS_WRITE);
+    if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
+        return hv_write_msr(vp, index, value);
+    HV_LOG(vp, IM_MSR_WRITE, hv_event_rip(vp), index, value);
+    exit = write_foreign_msr(vp, index, instruction_length, value);
+    hv_log_reflected(vp, exit);
+    return exit;
 }
 
 /* -- Exceptions (TLFS 11.12) -- */
@@ -416,6 +445,7 @@ enum hv_exit hv_exception(struct hv_vp *vp, const struct hv_exception *exception
 {
     if (exception->vector >= EXCEPTIONS || !((hv_exception_intercepts(vp) >> exception->vector) & 1))
         return HV_EXIT_NATIVE;
+    HV_LOG(vp, IM_GUEST_EXCEPTION, hv_event_rip(vp), exception->vector);
     return hv_message_exception(vp, exception);
 }
 
@@ -431,6 +461,7 @@ static enum hv_exit fatal(struct hv_vp *vp)
 /* The parent may complete the instruction in software, so translations must stay as they are (TLFS 12.1.4). */
 enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access *access)
 {
+    HV_LOG(vp, IM_MEMORY_INTERCEPT, hv_event_rip(vp), access->access);
     if (!hv_vp_is_child(vp))
         return access->unmapped ? HV_EXIT_NATIVE : HV_EXIT_MC;
     atomic_store(&vp->tlb_flush_inhibit, true);
@@ -439,6 +470,7 @@ enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access
 
 enum hv_exit hv_triple_fault(struct hv_vp *vp)
 {
+    HV_LOG(vp, IM_GUEST_SHUTDOWN, hv_event_rip(vp));
     return hv_vp_is_child(vp) ? hv_message_unrecoverable_exception(vp) : fatal(vp);
 }
 
@@ -449,11 +481,14 @@ enum hv_exit hv_invalid_vp_state(struct hv_vp *vp)
 
 enum hv_exit hv_unsupported_feature(struct hv_vp *vp, uint32_t code, uint64_t parameter)
 {
+    if (code == HV_UNSUPPORTED_TASK_SWITCH)
+        HV_LOG(vp, IM_TASK_SWITCH, hv_event_rip(vp));
     return hv_vp_is_child(vp) ? hv_message_unsupported_feature(vp, code, parameter) : fatal(vp);
 }
 
 /* Ignored where there is no parent. */
 enum hv_exit hv_ferr_asserted(struct hv_vp *vp)
 {
+    HV_LOG(vp, IM_FERR_FREEZE, hv_event_rip(vp));
     return hv_vp_is_child(vp) ? hv_message_ferr_asserted(vp) : HV_EXIT_NATIVE;
 }

@@ -42,6 +42,7 @@ struct hv_call {
     void *output; /* header, zeroed */
     unsigned rep_count, rep_start; /* a handler starts at rep_start... */
     unsigned reps_done; /* ...and counts here, absolute */
+    struct hv_call_blocks *blocks; /* hypercall.c: for hv_call_output() */
     struct hv_vp *interrupted; /* the dispatcher requests these when it has dropped the structure lock */
     struct hv_interrupts interrupts;
     enum hv_exit exit; /* if not HV_EXIT_DONE, the call ends this way instead of with a status */
@@ -59,6 +60,8 @@ struct hv_message_buffer {
     uint8_t sint;
     int8_t timer; /* index of the timer it belongs to, or -1 */
     bool intercept; /* the one of a child VP's intercepts (TLFS 16.2) */
+    bool event_log; /* one of the event log's (TLFS 16.5.10) */
+    uint32_t log_id; /* number of the message, for those who log it */
     struct hv_message message;
 };
 
@@ -308,6 +311,7 @@ struct hv_lp {
     struct hv_vp *last; /* HV_SCHED_STOPPED */
     struct hv_vp *root; /* the VP of the machine's partition, which is bound to it */
     struct hv_heap_node *fair, *reserved; /* VPs that may be picked; those of them that have a reserve */
+    const struct hv_vp *logged; /* the last one that a context switch was logged to */
     struct hv_vp *held;
     uint64_t next_release; /* the earliest held_until */
     uint64_t virtual_time; /* that of a VP which gets its share, no more and no less; never goes back */
@@ -339,6 +343,10 @@ struct hv {
     int64_t tsc_ahead; /* what RDTSC reads is ahead of read_tsc(); changes while no VP runs */
     _Atomic uint64_t translation_epoch; /* changes when any partition's second stage loses something */
     atomic_bool trace;
+    _Atomic uint64_t events_wanted; /* groups of events that somebody logs (event_log.h) */
+    atomic_uint messages_logged;
+    struct hv_event_log *event_log;
+    struct hv_event_rings *event_rings;
 
     struct hv_structure_lock structure;
     struct hv_partition *machine_partition;
@@ -460,6 +468,12 @@ static inline struct hv_vp *hv_partition_vp(const struct hv_partition *partition
 
 /* hypercall.c, msr.c */
 void hv_hypercall_init(struct hv *hv);
+/*
+ * For a handler whose output has a length that the row does not know, which is not 0: check its place as the dispatcher
+ * does, before the handler has an effect. With SUCCESS and call->exit HV_EXIT_DONE, `size` bytes of call->output are
+ * written afterwards.
+ */
+hv_status hv_call_output(struct hv_call *call, size_t size);
 void hv_msr_init(struct hv *hv);
 /* Whether the hypervisor virtualizes a synthetic MSR for the VP's partition, which has the privilege (TLFS 11.10). */
 bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index);
@@ -742,5 +756,7 @@ void hv_tlb_flush_inhibit_cleared(struct hv_vp *vp);
 #include "tlfs/msrs.def"
 #undef HV_MSR_ROW
 #pragma GCC diagnostic pop
+
+#include "event_log.h"
 
 #endif

@@ -140,6 +140,8 @@ static bool messages_wait_for(struct hv_vp *vp, uint8_t vector)
 
 enum hv_acceptance hv_interrupt_accepted(struct hv_vp *vp, uint8_t vector, bool quiet)
 {
+    if (!vp->lapic)
+        HV_LOG(vp, IM_EXTERNAL_INTERRUPT, vector);
     if (vector_in(vp->auto_eoi, vector)) {
         vp->auto_eois++;
         return HV_ACCEPT_AUTO_EOI;

@@ -199,6 +199,8 @@ int hv_child_interrupt(struct hv_vp *vp)
     }
     hv_lapic_update_locked(vp, true);
     hv_vp_lock_drop(&vp->lock);
+    if (vector >= 0)
+        HV_LOG(vp, IM_INTERRUPT_PENDING, hv_event_rip(vp));
     if (ended)
         hv_interrupt_ended(vp, (uint8_t)vector);
     return vector;

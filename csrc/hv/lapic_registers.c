@@ -302,6 +302,7 @@ uint32_t hv_lapic_read(struct hv_vp *vp, uint32_t offset)
 {
     uint32_t value;
 
+    HV_LOG(vp, IM_EMULATED_INSTRUCTION, hv_event_rip(vp));
     if (offset % 0x10)
         return 0; /* what lies between registers is undefined */
     hv_vp_lock_take(&vp->lock);
@@ -316,6 +317,7 @@ uint32_t hv_lapic_read(struct hv_vp *vp, uint32_t offset)
 
 void hv_lapic_write(struct hv_vp *vp, uint32_t offset, uint32_t value)
 {
+    HV_LOG(vp, IM_EMULATED_INSTRUCTION, hv_event_rip(vp));
     if (offset % 0x10)
         return;
     if (offset == REGISTER_EOI) {
@@ -367,11 +369,15 @@ void hv_lapic_write_tpr(struct hv_vp *vp, uint8_t value)
 
 uint8_t hv_lapic_read_cr8(struct hv_vp *vp)
 {
-    return hv_lapic_read_tpr(vp) >> 4;
+    uint8_t value = hv_lapic_read_tpr(vp) >> 4;
+
+    HV_LOG(vp, IM_CR_READ, hv_event_rip(vp), 8, value);
+    return value;
 }
 
 void hv_lapic_write_cr8(struct hv_vp *vp, uint8_t value)
 {
+    HV_LOG(vp, IM_CR_WRITE, hv_event_rip(vp), 8, value);
     hv_lapic_write_tpr(vp, (uint8_t)(value << 4));
 }
 

@@ -3,7 +3,7 @@
  * Locks of the core, and their order.
  *
  *   machine's own lock (QEMU's BQL)  >  structure lock  >  partitions' locks, parent before child  >  a VP's lock
- *     >  an LP's lock (two at once: the lower number first)
+ *     >  an LP's lock (two at once: the lower number first)  >  the event log's lock
  *
  * A lock may be taken while those before it in the order are held, never the other way round, and at most one VP's
  * lock at a time. The structure lock covers which partitions, VPs, ports and connections exist: the dispatcher takes it
@@ -38,6 +38,10 @@ struct hv_partition_lock {
 };
 
 struct hv_scheduler_lock {
+    pthread_mutex_t mutex;
+};
+
+struct hv_event_lock {
     pthread_mutex_t mutex;
 };
 
@@ -154,6 +158,27 @@ static inline void hv_scheduler_lock_take(struct hv_scheduler_lock *lock)
 }
 
 static inline void hv_scheduler_lock_drop(struct hv_scheduler_lock *lock)
+{
+    pthread_mutex_unlock(&lock->mutex);
+}
+
+static inline void hv_event_lock_init(struct hv_event_lock *lock)
+{
+    if (pthread_mutex_init(&lock->mutex, NULL) != 0)
+        abort();
+}
+
+static inline void hv_event_lock_destroy(struct hv_event_lock *lock)
+{
+    pthread_mutex_destroy(&lock->mutex);
+}
+
+static inline void hv_event_lock_take(struct hv_event_lock *lock)
+{
+    pthread_mutex_lock(&lock->mutex);
+}
+
+static inline void hv_event_lock_drop(struct hv_event_lock *lock)
 {
     pthread_mutex_unlock(&lock->mutex);
 }

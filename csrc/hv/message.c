@@ -301,6 +301,7 @@ static void post(struct hv_vp *vp, enum hv_message_type type, size_t size)
 /* The VP is suspended before its parent can see the message. */
 static enum hv_exit suspend_and_post(struct hv_vp *vp, enum hv_message_type type, size_t size)
 {
+    HV_LOG(vp, INTERCEPT_BEGIN, hv_event_rip(vp), (uint32_t)type);
     atomic_fetch_or(&vp->suspend, HV_SUSPEND_INTERCEPT);
     post(vp, type, size);
     return HV_EXIT_INTERCEPT;

@@ -92,7 +92,7 @@ bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index)
            gate_is_open(vp->partition, &hv_msr_rows[vp->hv->msr_row[slot]]);
 }
 
-enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
+static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
@@ -107,7 +107,16 @@ enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
     return hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
 }
 
-enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
+enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
+{
+    enum hv_exit exit = read_msr(vp, index, value);
+
+    HV_LOG(vp, IM_MSR_READ, hv_event_rip(vp), index, exit == HV_EXIT_GP ? 0 : *value);
+    hv_log_reflected(vp, exit);
+    return exit;
+}
+
+static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
@@ -121,6 +130,16 @@ enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
     vp->msr_writes[row]++;
     hv_calling_vp = vp;
     return hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
+}
+
+enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
+{
+    enum hv_exit exit;
+
+    HV_LOG(vp, IM_MSR_WRITE, hv_event_rip(vp), index, value);
+    exit = write_msr(vp, index, value);
+    hv_log_reflected(vp, exit);
+    return exit;
 }
 
 /* -- System reset (TLFS 6.3.5) -- */

@@ -234,7 +234,7 @@ struct hv_partition *hv_partition_restore(struct hv_partition *parent, hv_partit
     return child;
 }
 
-hv_status hv_call_create_partition(struct hv_call *call)
+static hv_status create_partition(struct hv_call *call)
 {
     const struct create_input *in = call->input;
     struct hv_partition *parent = call->vp->partition, *child;
@@ -264,6 +264,15 @@ hv_status hv_call_create_partition(struct hv_call *call)
         status = HV_STATUS_NO_RESOURCES;
     }
     hv_pool_release(parent, HV_COST_Partition);
+    return status;
+}
+
+hv_status hv_call_create_partition(struct hv_call *call)
+{
+    hv_status status = create_partition(call);
+
+    if (status != HV_STATUS_WAIT)
+        HV_LOG(call->vp, OB_CREATE_PARTITION, *(const hv_partition_id *)call->output, status);
     return status;
 }
 
@@ -312,8 +321,14 @@ static bool finalize(struct hv_vp *caller, struct hv_partition *partition)
     return true;
 }
 
+static void log_deletion(struct hv *hv, hv_partition_id id, hv_status status)
+{
+    HV_LOG_AT(hv, hv_calling_vp, hv_event_lp(hv_calling_vp), OB_DELETE_PARTITION, id, status);
+}
+
 static void delete_partition(struct hv_partition *partition)
 {
+    log_deletion(partition->hv, partition->id, HV_STATUS_SUCCESS);
     partition_remove(partition);
     hv_pool_release(partition->parent, HV_COST_Partition);
     hv_partition_free(partition);
@@ -373,13 +388,17 @@ hv_status hv_call_delete_partition(struct hv_call *call)
 {
     struct hv_partition *partition = call->partition;
     unsigned state = atomic_load(&partition->state);
+    hv_status status = HV_STATUS_SUCCESS;
 
     if (state != HV_PARTITION_UNINITIALIZED && state != HV_PARTITION_FINALIZED)
-        return HV_STATUS_INVALID_PARTITION_STATE;
-    if (hv_pool_deposited(partition))
-        return HV_STATUS_OPERATION_DENIED;
-    delete_partition(partition);
-    return HV_STATUS_SUCCESS;
+        status = HV_STATUS_INVALID_PARTITION_STATE;
+    else if (hv_pool_deposited(partition))
+        status = HV_STATUS_OPERATION_DENIED;
+    else
+        delete_partition(partition);
+    if (status != HV_STATUS_SUCCESS)
+        log_deletion(call->vp->hv, partition->id, status);
+    return status;
 }
 
 /* -- Destruction by the operator, or by a reset of the machine: whole trees, whatever their state -- */

@@ -52,14 +52,15 @@ struct hv_gva_range {
 
 /*
  * Platform timers of a VP: its synthetic timers 0..3, one that retries the delivery of messages (TLFS 14.2.4), a
- * child's local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), and the inspection of monitor
- * pages (VP 0 of the root, TLFS 14.5).
+ * child's local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), the inspection of monitor pages
+ * (VP 0 of the root, TLFS 14.5), and messages of the event log (the same VP, TLFS 19.1.10).
  */
 #define HV_VP_TIMER_MESSAGE_RETRY 4
 #define HV_VP_TIMER_APIC 5
 #define HV_VP_TIMER_EMULATED 6
 #define HV_VP_TIMER_MONITOR 7
-#define HV_VP_TIMER_COUNT 8
+#define HV_VP_TIMER_EVENT_LOG 8
+#define HV_VP_TIMER_COUNT 9
 
 /* What a platform function that may take long answers. */
 enum hv_progress {
@@ -169,7 +170,8 @@ struct hv_platform_ops {
     /*
      * `timer` is 0..HV_VP_TIMER_COUNT-1. Call hv_timer_expired(vp, timer) when the guest's TSC has reached `tsc`, or
      * never when it is HV_NANO100_NEVER. Replaces what was set for that timer. May be called with the VP's lock held:
-     * must not call into the core from inside. Calling hv_timer_expired() early is harmless.
+     * must not call into the core from inside. Calling hv_timer_expired() early is harmless. HV_VP_TIMER_EVENT_LOG is
+     * set under any core lock.
      */
     void (*set_timer)(void *context, hv_vp_handle vp, unsigned timer, uint64_t tsc);
     /* Time this VP has spent running, hypervisor time spent for it included, in 100 ns (TLFS 10.3.2). */

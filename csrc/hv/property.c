@@ -219,6 +219,11 @@ static hv_status set_virtual_tlb_pages(struct hv_partition *partition, uint64_t 
         if (value < old)
             hv_pool_release(partition, old - value);
     }
+    if (value > old)
+        HV_LOG_AT(partition->hv, hv_calling_vp, hv_event_lp(hv_calling_vp), AM_GVA_GROW_VIRTUAL_TLB, old, value);
+    else if (value < old)
+        HV_LOG_AT(partition->hv, hv_calling_vp, hv_event_lp(hv_calling_vp), AM_GVA_SHRINK_VIRTUAL_TLB, old, value,
+                  old - value);
     partition->properties.virtual_tlb_pages = value;
     return HV_STATUS_SUCCESS;
 }

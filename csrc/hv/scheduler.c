@@ -400,10 +400,12 @@ static void put_back(struct hv_lp *lp, struct hv_vp *last, uint64_t now)
 {
     last->sched.state = HV_SCHED_OFF;
     last->sched.yields = false;
-    if (is_ready(last))
+    if (is_ready(last)) {
+        HV_LOG_AT(last->hv, last, number_of(last->hv, lp), VP_PREEMPTED);
         admit(lp, last, now);
-    else
+    } else {
         last->sched.boosted = false;
+    }
 }
 
 /* Pick a VP and start its slice, or let the one that was stopped go on with its own. */
@@ -652,6 +654,18 @@ static struct hv_lp *find_idle(struct hv *hv)
     return NULL;
 }
 
+/* The lock is held; the LP's own thread. */
+static void log_switch(struct hv *hv, struct hv_lp *lp)
+{
+    const struct hv_vp *vp = lp->running;
+
+    if (vp == lp->logged)
+        return;
+    lp->logged = vp;
+    HV_LOG_AT(hv, vp, number_of(hv, lp), SCH_CONTEXT_SWITCH, vp ? vp->partition->id : HV_PARTITION_ID_INVALID,
+              vp ? vp->handle : HV_ANY_VP, vp ? atomic_load(&vp->tsc_offset) : 0);
+}
+
 /* -- What the platform and the other chapters call -- */
 
 struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint64_t *slice)
@@ -677,6 +691,7 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint
         set_idle(hv, lp, !found, now);
     }
     vp = lp->running;
+    log_switch(hv, lp);
     if (!found)
         lp->slice_end = HV_NANO100_NEVER;
     else if (slice_over && lp->fair)

@@ -11,7 +11,7 @@
 #include "stream.h"
 
 #define STREAM_MAGIC UINT32_C(0x53565648) /* "HVVS" */
-#define STREAM_VERSION 3u
+#define STREAM_VERSION 4u
 
 static void header(struct hv_stream *s, struct hv *hv)
 {
@@ -70,6 +70,7 @@ static void partition_state(struct hv_stream *s, struct hv_partition *partition)
 /* Whose buffer a message is in, if not that of a timer, which is named by its index. */
 #define SOURCE_PORT UINT32_C(0xFFFFFFFF) /* of the port that is named */
 #define SOURCE_INTERCEPT UINT32_C(0xFFFFFFFE) /* of the child's VP whose handle is named */
+#define SOURCE_EVENT_LOG UINT32_C(0xFFFFFFFD) /* of the type that is named */
 
 struct message_record {
     uint32_t source, name;
@@ -104,6 +105,9 @@ static void describe_message(struct hv_vp *vp, const struct hv_message_buffer *b
 
         record->source = SOURCE_INTERCEPT;
         record->name = ((const struct hv_vp *)(const void *)owner)->handle;
+    } else if (buffer->event_log) {
+        record->source = SOURCE_EVENT_LOG;
+        record->name = hv_event_log_message_type(vp->hv, buffer);
     } else if (buffer->timer >= 0) {
         record->source = (uint32_t)buffer->timer;
     } else {
@@ -134,6 +138,12 @@ static struct hv_message_buffer *intercept_buffer(struct hv_vp *vp, hv_vp_handle
     return &child->intercept_buffer;
 }
 
+/* The event log's messages are the root's. */
+static struct hv_message_buffer *event_log_buffer(struct hv_vp *vp, uint32_t type)
+{
+    return vp->partition->is_root ? hv_event_log_message_buffer(vp->hv, type) : NULL;
+}
+
 static struct hv_message_buffer *free_buffer_of(struct hv_vp *vp, const struct message_record *record)
 {
     struct hv_message_buffer *buffer;
@@ -142,7 +152,10 @@ static struct hv_message_buffer *free_buffer_of(struct hv_vp *vp, const struct m
         return port_buffer(vp, record->name);
     if (record->source == SOURCE_INTERCEPT)
         return intercept_buffer(vp, record->name);
-    buffer = record->source < HV_SYNTHETIC_TIMER_COUNT ? &vp->timer[record->source].buffer : NULL;
+    if (record->source == SOURCE_EVENT_LOG)
+        buffer = event_log_buffer(vp, record->name);
+    else
+        buffer = record->source < HV_SYNTHETIC_TIMER_COUNT ? &vp->timer[record->source].buffer : NULL;
     return buffer && !atomic_load(&buffer->in_use) ? buffer : NULL;
 }
 
@@ -300,6 +313,8 @@ static void walk(struct hv_stream *s, struct hv *hv)
         partition_state(s, p);
     if (!s->error)
         hv_state_ports(s, hv);
+    if (!s->error)
+        hv_state_event_log(s, hv);
     for (struct hv_partition *p = root; p && !s->error; p = hv_next_partition(p))
         virtual_processors(s, p);
     if (!s->error)

@@ -127,5 +127,6 @@ void hv_state_registers(struct hv_stream *s, struct hv_vp *vp); /* vp_registers.
 void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /* state_gpa.c: the map */
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition); /* memory_pool.c: after all that is charged */
 void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition); /* intercept.c */
+void hv_state_event_log(struct hv_stream *s, struct hv *hv); /* event_log_state.c: before messages in queues */
 
 #endif

@@ -64,7 +64,11 @@ static struct hv_message_buffer *queue_pop(struct hv_vp *vp, unsigned sint)
 /* The last access to the buffer: who sees it free may use it for another message, or give its memory back. */
 static void free_buffer(struct hv_message_buffer *buffer)
 {
+    struct hv *hv = buffer->event_log ? buffer->vp->hv : NULL;
+
     atomic_store_explicit(&buffer->in_use, false, memory_order_release);
+    if (hv)
+        hv_event_log_message_freed(hv);
 }
 
 void hv_message_unlink(struct hv_message_buffer *buffer)
@@ -154,6 +158,7 @@ static bool deliver_head(struct hv_vp *vp, unsigned sint, struct hv_interrupts *
     }
     queue_pop(vp, sint);
     fill_slot(vp, slot, buffer, vp->queue[sint].head != NULL);
+    HV_LOG(vp, MESSAGE_DELIVER, buffer->log_id, sint, buffer->message.header.message_type);
     free_buffer(buffer);
     atomic_fetch_add_explicit(&vp->messages_delivered, 1, memory_order_relaxed);
     interrupt_sint(vp, sint, interrupts);
@@ -193,10 +198,29 @@ void hv_message_deliver_all(struct hv_vp *vp, struct hv_interrupts *interrupts)
         deliver_queue(vp, i, interrupts);
 }
 
+/* Whose message it is: a child's for its parent, a timer's or the event log's own, else that of who makes a call. */
+static const struct hv_vp *sender_of(const struct hv_vp *receiver, const struct hv_message_buffer *buffer)
+{
+    if (buffer->intercept)
+        return (const struct hv_vp *)(const void *)((const char *)buffer - offsetof(struct hv_vp, intercept_buffer));
+    return buffer->timer >= 0 || buffer->event_log ? receiver : hv_calling_vp;
+}
+
+static void log_post(const struct hv_vp *vp, struct hv_message_buffer *buffer)
+{
+    const struct hv_vp *sender = sender_of(vp, buffer);
+
+    buffer->log_id = atomic_fetch_add(&vp->hv->messages_logged, 1) + 1;
+    HV_LOG_AT(vp->hv, sender, hv_event_lp(sender), MESSAGE_POST, buffer->log_id, vp->partition->id, vp->index,
+              buffer->sint, buffer->message.header.message_type);
+}
+
 void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
 {
     struct hv_message_queue *queue = &vp->queue[buffer->sint];
 
+    if (hv_event_is_wanted(vp->hv, HV_EVENT_GROUP_Messages))
+        log_post(vp, buffer);
     buffer->vp = vp;
     buffer->next = NULL;
     *queue->tail = buffer;
@@ -232,6 +256,7 @@ void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_inte
     uint8_t before = atomic_fetch_or((_Atomic uint8_t *)(void *)&flags[flag / 8], bit);
 
     atomic_fetch_add_explicit(&vp->events_signaled, 1, memory_order_relaxed);
+    HV_LOG(vp, EVENT_SIGNAL, sint, flag);
     if (!(before & bit))
         interrupt_sint(vp, sint, interrupts);
 }

@@ -150,8 +150,13 @@ void hv_time_vp_resumed(struct hv_vp *vp)
         goes_on = true;
     }
     hv_vp_lock_drop(&partition->register_lock);
-    if (goes_on)
-        set_timers(partition);
+    if (!goes_on)
+        return;
+    /* By what its TSC and reference time are ahead of the machine's. */
+    HV_LOG_AT(vp->hv, vp, hv_event_lp(hv_calling_vp), PT_REFERENCE_TIME,
+              atomic_load_explicit(&vp->tsc_offset, memory_order_relaxed),
+              (uint64_t)__atomic_load_n(&partition->tsc_offset, __ATOMIC_RELAXED));
+    set_timers(partition);
 }
 
 void hv_time_restored(struct hv_partition *partition)
@@ -273,6 +278,7 @@ static bool signal_expiration(struct hv_vp *vp, unsigned index, hv_nano100_time 
 {
     struct hv_timer *timer = &vp->timer[index];
 
+    HV_LOG(vp, TIMER_EXPIRED, index);
     if (timer->config & HV_STIMER_DIRECT)
         hv_interrupts_add(interrupts, STIMER_VECTOR(timer->config));
     else if (atomic_load(&timer->buffer.in_use) || !hv_synic_is_enabled(vp))
@@ -366,6 +372,9 @@ void hv_timer_expired(struct hv_vp *vp, unsigned index)
         return;
     case HV_VP_TIMER_MONITOR:
         hv_monitors_inspect(vp->hv);
+        return;
+    case HV_VP_TIMER_EVENT_LOG:
+        hv_event_log_notify(vp->hv);
         return;
     }
     hv_vp_lock_take(&vp->lock);

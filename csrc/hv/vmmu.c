@@ -132,6 +132,7 @@ static void flush_space(const struct hv_call *call, uint64_t flags, const struct
     const struct hv_vp *vp = call->vp;
     struct hv_vp_set handles;
 
+    HV_LOG(vp, AM_GVA_FLUSH_VIRTUAL_TLB, vp->partition->id);
     hv_vp_handles(vp->partition, set, &handles);
     vp->hv->ops->flush_tlb(vp->hv->context, vp->handle, &handles, flags & HV_FLUSH_NON_GLOBAL_MAPPINGS_ONLY);
 }
@@ -145,6 +146,7 @@ static void flush_list(struct hv_call *call, const struct hv_vp_set *set)
     struct hv_vp_set handles;
     unsigned n = 0;
 
+    HV_LOG(vp, AM_GVA_FLUSH_VIRTUAL_TLB, vp->partition->id);
     hv_vp_handles(vp->partition, set, &handles);
     while (call->reps_done < call->rep_count && n < HV_REP_BUDGET) {
         uint64_t range = list[call->reps_done++];

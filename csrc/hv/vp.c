@@ -259,7 +259,7 @@ static hv_status check_creation(const struct hv_call *call, const struct create_
     return HV_STATUS_SUCCESS;
 }
 
-hv_status hv_call_create_vp(struct hv_call *call)
+static hv_status create_vp(struct hv_call *call, hv_vp_handle *handle)
 {
     const struct create_vp_input *in = call->input;
     struct hv_partition *partition = call->partition;
@@ -277,6 +277,18 @@ hv_status hv_call_create_vp(struct hv_call *call)
         status = HV_STATUS_NO_RESOURCES;
     if (status != HV_STATUS_SUCCESS)
         hv_pool_release(partition, HV_COST_Vp);
+    else
+        *handle = vp->handle;
+    return status;
+}
+
+hv_status hv_call_create_vp(struct hv_call *call)
+{
+    hv_vp_handle handle = HV_ANY_VP;
+    hv_status status = create_vp(call, &handle);
+
+    if (status != HV_STATUS_WAIT)
+        HV_LOG(call->vp, VP_CREATE_VP, call->partition->id, handle, status);
     return status;
 }
 
@@ -293,6 +305,8 @@ void hv_vp_remove(struct hv_vp *vp)
 {
     struct hv_partition *partition = vp->partition;
 
+    HV_LOG_AT(vp->hv, hv_calling_vp, hv_event_lp(hv_calling_vp), VP_DELETE_VP, partition->id, vp->handle,
+              HV_STATUS_SUCCESS);
     if (atomic_exchange(&vp->tlb_flush_inhibit, false))
         hv_tlb_flush_inhibit_cleared(vp);
     hv_scheduler_remove(vp);
@@ -314,13 +328,11 @@ void hv_vp_remove(struct hv_vp *vp)
     pool_put(vp);
 }
 
-hv_status hv_call_delete_vp(struct hv_call *call)
+static hv_status delete_vp(struct hv_call *call, uint32_t index)
 {
     struct hv_partition *partition = call->partition;
-    uint32_t index;
     struct hv_vp *vp;
 
-    memcpy(&index, (const uint8_t *)call->input + sizeof(hv_partition_id), sizeof(index));
     if (!hv_partition_is_active(partition))
         return HV_STATUS_INVALID_PARTITION_STATE;
     vp = hv_partition_vp(partition, index);
@@ -330,6 +342,18 @@ hv_status hv_call_delete_vp(struct hv_call *call)
         return HV_STATUS_WAIT;
     hv_vp_remove(vp);
     return HV_STATUS_SUCCESS;
+}
+
+hv_status hv_call_delete_vp(struct hv_call *call)
+{
+    uint32_t index;
+    hv_status status;
+
+    memcpy(&index, (const uint8_t *)call->input + sizeof(hv_partition_id), sizeof(index));
+    status = delete_vp(call, index);
+    if (status != HV_STATUS_SUCCESS && status != HV_STATUS_WAIT)
+        HV_LOG(call->vp, VP_DELETE_VP, call->partition->id, HV_ANY_VP, status);
+    return status;
 }
 
 enum hv_exit hv_msr_read_vp_index(struct hv_vp *vp, uint32_t offset, uint64_t *value)

@@ -248,8 +248,10 @@ static bool set_intercept_suspend(struct hv_vp *vp, uint64_t value)
         return false;
     if (!(value & TLB_FLUSH_INHIBIT) && atomic_exchange(&vp->tlb_flush_inhibit, false))
         hv_tlb_flush_inhibit_cleared(vp);
-    if (!(value & SUSPENDED))
+    if (!(value & SUSPENDED)) {
+        HV_LOG(vp, INTERCEPT_RESUME);
         atomic_fetch_and(&vp->suspend, ~HV_SUSPEND_INTERCEPT); /* hv_vp_release() makes it ready */
+    }
     return true;
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "children_module.hpp"
+#include "events_module.hpp"
 #include "fuzz.h"
 #include "machine.hpp"
 #include "tables.hpp"
@@ -569,6 +570,7 @@ PYBIND11_MODULE(_core, module)
     add_records(type);
     add_state(type);
     add_children(type);
+    add_events(type);
     module.def("default_config", &default_config, "generation"_a,
                "What a partition with role=guest has by default in this generation.");
     module.def(

@@ -13,6 +13,7 @@
 #include "trace/control.h"
 
 #include "qmp.h"
+#include "qmp_events.h"
 #include "qmp_partitions.h"
 #include "trace.h"
 
@@ -734,9 +735,11 @@ void microsoft_hypervisor_qmp_register(void)
 {
     tracing = false;
     x86_hypervisor_set_qmp_ops(&ops);
+    microsoft_hypervisor_qmp_events_register();
 }
 
 void microsoft_hypervisor_qmp_unregister(void)
 {
     x86_hypervisor_set_qmp_ops(NULL);
+    microsoft_hypervisor_qmp_events_unregister();
 }

@@ -77,7 +77,7 @@ CALLS_2008R2 = [
     Call(0x0061, "HvFinalizeEventLogBufferGroup", False, True, None, "root", 8, 0, 0, 0),
     Call(0x0062, "HvCreateEventLogBuffer", False, True, None, "root", 16, 0, 0, 0),
     Call(0x0063, "HvDeleteEventLogBuffer", False, True, None, "root", 8, 0, 0, 0),
-    Call(0x0064, "HvMapEventLogBuffer", False, False, None, "root", 8, 0, 4096, 0),
+    Call(0x0064, "HvMapEventLogBuffer", False, False, None, "root", 8, 0, 0, 0),
     Call(0x0065, "HvUnmapEventLogBuffer", False, True, None, "root", 8, 0, 0, 0),
     Call(0x0066, "HvSetEventLogGroupSources", False, True, None, "root", 16, 0, 0, 0),
     Call(0x0067, "HvReleaseEventLogBuffer", False, True, None, "root", 8, 0, 0, 0),
