@@ -8,6 +8,7 @@ the one the schema makes (exit status 1 when it is not).
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from . import generated_page, resources
 
 __all__ = ["Definition", "parse_schema", "render", "schema_text"]
 
-SCHEMA = "qapi/microsoft-hypervisor-target.json"
+_SCHEMAS = re.compile(r"^\+\+\+ b/qapi/[\w-]*hypervisor[\w-]*-target\.json\n@@ -0,0 .*\n", re.MULTILINE)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "qmp.md"
 
 _INTRODUCTION = """\
@@ -71,23 +72,20 @@ class Definition:
 
 
 def schema_text() -> str:
-    """Return the schema, from the patch that adds it.
+    """Return the schema: the files that patches add for services of the hypervisor, one after the other.
 
     Raises:
-        FileNotFoundError: no patch does.
+        FileNotFoundError: no patch adds one.
     """
+    files = []
     for patch in sorted(resources.patches().glob("*.patch")):
         text = patch.read_text(encoding="utf-8")
-        start = text.find(f"\n+++ b/{SCHEMA}\n")
-        if start >= 0:
-            lines = text[start + 1 :].split("\n")[2:]
-            added = []
-            for line in lines:
-                if not line.startswith("+"):
-                    break
-                added.append(line[1:])
-            return "\n".join(added) + "\n"
-    raise FileNotFoundError(f"no patch adds {SCHEMA}")
+        for match in _SCHEMAS.finditer(text):
+            added = itertools.takewhile(lambda line: line.startswith("+"), text[match.end() :].split("\n"))
+            files.append("".join(f"{line[1:]}\n" for line in added))
+    if not files:
+        raise FileNotFoundError("no patch adds a schema")
+    return "\n".join(files)
 
 
 def parse_schema(text: str) -> list[Definition]:
@@ -173,6 +171,8 @@ def _render_members(definition: Definition) -> list[str]:
     code = definition.code
     lines: list[str] = []
     own = code["base"] if definition.kind == "union" else code.get("data", {})
+    if isinstance(own, str):
+        return [f"Its members are those of {_link(own)}.", ""]
     if definition.kind == "struct" and "base" in code:
         lines += [f"The members of {_link(code['base'])}, and:", ""]
     if own:

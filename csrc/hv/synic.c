@@ -6,7 +6,7 @@
  * message's type is written last, and "message pending" is set before the type is looked at again, as the guest clears
  * the type before it looks at the flag. One of the two always sees the other.
  */
-#include "internal.h"
+#include "inject.h"
 
 #include <string.h>
 
@@ -67,6 +67,11 @@ static void free_buffer(struct hv_message_buffer *buffer)
     atomic_store_explicit(&buffer->in_use, false, memory_order_release);
 }
 
+void hv_message_drop(struct hv_message_buffer *buffer)
+{
+    free_buffer(buffer);
+}
+
 void hv_message_unlink(struct hv_message_buffer *buffer)
 {
     struct hv_vp *vp = buffer->vp;
@@ -100,6 +105,7 @@ void hv_synic_reset(struct hv_vp *vp)
     memset(vp->sim_page, 0, HV_PAGE_SIZE);
     memset(vp->sief_page, 0, HV_PAGE_SIZE);
     hv_interrupt_update_auto_eoi(vp);
+    hv_inject_reset(vp);
     vp->retry_set = false;
     hv_vp_lock_drop(&vp->lock);
     vp->hv->ops->set_timer(vp->hv->context, vp->handle, HV_VP_TIMER_MESSAGE_RETRY, HV_NANO100_NEVER);
@@ -193,7 +199,7 @@ void hv_message_deliver_all(struct hv_vp *vp, struct hv_interrupts *interrupts)
         deliver_queue(vp, i, interrupts);
 }
 
-void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
+void hv_message_enqueue_now(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
 {
     struct hv_message_queue *queue = &vp->queue[buffer->sint];
 
@@ -203,6 +209,14 @@ void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, stru
     queue->tail = &buffer->next;
     note_waiting(vp, buffer->sint);
     deliver_queue(vp, buffer->sint, interrupts);
+}
+
+void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
+{
+    if (HV_INJECTING(vp->hv, HV_INJECT_MESSAGE))
+        hv_inject_message(vp, buffer, interrupts);
+    else
+        hv_message_enqueue_now(vp, buffer, interrupts);
 }
 
 static void deliver_and_interrupt(struct hv_vp *vp)
@@ -225,7 +239,7 @@ void hv_message_retry(struct hv_vp *vp)
 
 /* -- Event flags (TLFS 14.3) -- */
 
-void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
+void hv_event_set_now(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
 {
     uint8_t *flags = vp->sief_page + sint * HV_EVENT_FLAGS_BYTE_COUNT;
     uint8_t bit = (uint8_t)(1u << (flag % 8));
@@ -234,6 +248,14 @@ void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_inte
     atomic_fetch_add_explicit(&vp->events_signaled, 1, memory_order_relaxed);
     if (!(before & bit))
         interrupt_sint(vp, sint, interrupts);
+}
+
+void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
+{
+    if (HV_INJECTING(vp->hv, HV_INJECT_EVENT))
+        hv_inject_event(vp, sint, flag, interrupts);
+    else
+        hv_event_set_now(vp, sint, flag, interrupts);
 }
 
 /* -- Registers (TLFS 14.6) -- */
