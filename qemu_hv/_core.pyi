@@ -127,6 +127,10 @@ class Msr(IntEnum):
     POWER_STATE_CONFIG_C = 0x400000D1
     STATS_PAGE = 0x400000E0
     GUEST_IDLE = 0x400000F0
+    SYNDBG_CONTROL = 0x400000F1
+    SYNDBG_STATUS = 0x400000F2
+    SYNDBG_BUFFER = 0x400000F3
+    SYNDBG_OPTIONS = 0x400000FF
     CRASH_P = 0x40000100
     CRASH_CTL = 0x40000105
     TSC_INVARIANT_CONTROL = 0x40000118
@@ -556,6 +560,16 @@ class Config(TypedDict):
     service_branch: int
 
 @type_check_only
+class InjectionState(TypedDict):
+    """A rule of fault injection and what it has done."""
+
+    id: str
+    orphaned: bool
+    matched: int
+    injected: int
+    skipped: int
+
+@type_check_only
 class PartitionState(TypedDict):
     """What an operator sees of the partition."""
 
@@ -741,6 +755,7 @@ class Machine:
             processor for each VP.
         processor: What its processors have, as values of the partition properties: features, XSAVE features, size of
             a cache line in units of 8 bytes. None means what every such processor has.
+        debugging: Whether there is a connection to a debugger (TLFS 20.1).
 
     Raises:
         ValueError: A machine like that is not possible; the text says why.
@@ -766,6 +781,7 @@ class Machine:
         hypercall_code: bytes = ...,
         root: bool = False,
         processor: tuple[int, int, int] | None = None,
+        debugging: bool = False,
     ) -> None: ...
 
     # -- Instructions of the guest --
@@ -999,6 +1015,61 @@ class Machine:
     @property
     def cpuid_changes(self) -> int:
         """How often architectural CPUID changed its answer."""
+
+    # -- The debugger's end of the connection (TLFS 20.1) --
+
+    def debug_take(self, size: int = 65536) -> bytes:
+        """What guests have posted, at most `size` bytes; with a root in frames."""
+
+    def debug_receive(self, data: bytes) -> None:
+        """Bytes from the debugger; with a root in frames."""
+
+    def debug_connected(self) -> None:
+        """The connection was made anew."""
+
+    @property
+    def debug_room(self) -> int:
+        """How many bytes may come without any being lost for want of a reader."""
+
+    @property
+    def debug_posts(self) -> int:
+        """How often the core said that something has been posted."""
+
+    # -- Fault injection, and the profiler as an event log starts and stops it (TLFS 23.3) --
+
+    def inject_add(
+        self,
+        id: str,
+        point: str,
+        action: str,
+        *,
+        target: int | None = None,
+        partition: int = 1,
+        vp: int | None = None,
+        nth: int | None = None,
+        every: int | None = None,
+        fraction: float | None = None,
+        seed: int = 0,
+        limit: int = 0,
+        status: int = 0,
+        delay_us: int = 1000,
+    ) -> str | None:
+        """Add a rule (names as in QMP); why it was refused, or None."""
+
+    def inject_remove(self, id: str | None = None) -> bool:
+        """Remove a rule, or all; whether there was one."""
+
+    def injections(self) -> list[InjectionState]:
+        """The rules with their counters: id, orphaned, matched, injected, skipped."""
+
+    def profiler_start(self) -> bool:
+        """Start it; False when it is not configured."""
+
+    def profiler_stop(self) -> None:
+        """Stop it."""
+
+    def profiler_samples(self, lp: int) -> int:
+        """How many samples have been taken on an LP."""
 
     def clear_records(self) -> None:
         """Forget all of these."""

@@ -76,7 +76,7 @@ def schema_text() -> str:
     """Return the schemas that the patches add, in the patches' order.
 
     Raises:
-        FileNotFoundError: no patch does.
+        FileNotFoundError: no patch adds one.
     """
     added = []
     for patch in sorted(resources.patches().glob("*.patch")):
@@ -170,6 +170,8 @@ def _render_members(definition: Definition) -> list[str]:
     code = definition.code
     lines: list[str] = []
     own = code["base"] if definition.kind == "union" else code.get("data", {})
+    if isinstance(own, str):
+        return [f"Its members are those of {_link(own)}.", ""]
     if definition.kind == "struct" and "base" in code:
         lines += [f"The members of {_link(code['base'])}, and:", ""]
     if own:

@@ -36,10 +36,10 @@ CHAPTERS = [
     ("17", "Partition save and restore", "missing", "", ""),
     ("18", "Scheduler", "done but for virtual hyperthreads", "scheduler.c", "test_scheduler.py"),
     ("19", "Event logging", "done", "event_log*.c", "test_event_log.py, test_events.py"),
-    ("20", "Guest debugging support", "missing", "", ""),
+    ("20", "Guest debugging support", "done", "debug.c", "test_debug.py"),
     ("21", "Statistics", "missing", "", ""),
     ("22", "Booting", "done", "boot.c", "test_root_boot.py"),
-    ("23", "System properties", "missing", "", ""),
+    ("23", "System properties", "done", "system_property.c", "test_system_property.py"),
 ]
 
 GENERATIONS = {

@@ -8,7 +8,7 @@
  * and it has all privileges (22.4) that the operator left it. What it cannot do to itself follows from having no
  * parent: the relation column of tlfs/hypercalls.def.
  */
-#include "internal.h"
+#include "inject.h"
 
 #include <string.h>
 
@@ -127,6 +127,8 @@ static bool create_machine_partition(struct hv *hv)
     hv_properties_reset(partition);
     if (!hv_pool_create(partition, HV_COST_RootPool))
         return false;
+    if (hv_has_privilege(partition, HV_PRIVILEGE_Debugging) && hv_debug_session_create(partition) != HV_STATUS_SUCCESS)
+        return false;
     if (config->root && (!hv_scheduler_init(hv) || !hv_gpa_space_create(partition)))
         return false;
     if (!hv_event_log_create(hv))
@@ -191,6 +193,7 @@ void hv_destroy(struct hv *hv)
     for (unsigned i = 0; i < hv->handle_count; i++)
         hv_vp_free(hv->by_handle[i]);
     hv_monitors_free(hv);
+    hv_injection_free(hv);
     hv_scheduler_free(hv);
     hv_event_log_free(hv);
     hv_structure_lock_destroy(&hv->structure);
@@ -252,6 +255,8 @@ void hv_reset(struct hv *hv)
         reset_root(partition);
     hv_structure_lock_drop(&hv->structure);
     reset_registers(partition);
+    hv_debug_session_reset(partition);
+    hv_profiler_reset(hv);
     hv_ports_reset(partition);
     for (hv_vp_index i = 0; i < partition->vp_limit; i++) {
         hv_vp_clear_suspend(partition->vps[i], HV_SUSPEND_EXPLICIT | HV_SUSPEND_INTERCEPT);

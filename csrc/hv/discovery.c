@@ -14,10 +14,29 @@
 #define LEAF_LIMITS UINT32_C(0x40000005)
 #define LEAF_HARDWARE UINT32_C(0x40000006)
 #define LEAF_MAXIMUM LEAF_HARDWARE
+/* The synthetic debugger's, later than 2.0a. */
+#define LEAF_DEBUGGER UINT32_C(0x40000080)
+#define LEAF_DEBUGGER_INTERFACE UINT32_C(0x40000081)
+#define LEAF_DEBUGGER_CAPABILITIES UINT32_C(0x40000082)
 
-static void vendor(struct hv_cpuid *out)
+/* In LEAF_FEATURES EDX; they follow from there being a debugger, so they are no rows of tlfs/features.def. */
+#define FEATURE_GUEST_DEBUGGING (UINT32_C(1) << 1)
+#define FEATURE_DEBUG_MSRS (UINT32_C(1) << 11) /* later than 2.0a */
+
+#define CAPABILITY_KERNEL_DEBUGGING (UINT32_C(1) << 1)
+
+/* Who cannot change leaves has no room for as many as there would be up to these. */
+static bool has_synthetic_debugger(const struct hv_partition *partition)
 {
-    out->eax = LEAF_MAXIMUM;
+    const struct hv_config *config = &partition->hv->config;
+
+    return config->debugging && config->generation == HV_GEN_CURRENT && !config->fixed_cpuid &&
+           hv_has_privilege(partition, HV_PRIVILEGE_Debugging);
+}
+
+static void vendor(const struct hv_partition *partition, struct hv_cpuid *out)
+{
+    out->eax = has_synthetic_debugger(partition) ? LEAF_DEBUGGER_CAPABILITIES : LEAF_MAXIMUM;
     out->ebx = 0x7263694D; /* "Micr" */
     out->ecx = 0x666F736F; /* "osof" */
     out->edx = 0x76482074; /* "t Hv" */
@@ -44,6 +63,26 @@ static void features(const struct hv_partition *partition, struct hv_cpuid *out)
     out->eax = (uint32_t)partition->privileges;
     out->ebx = (uint32_t)(partition->privileges >> 32);
     out->edx = partition->features;
+    if (partition->hv->config.debugging)
+        out->edx |= FEATURE_GUEST_DEBUGGING;
+    if (has_synthetic_debugger(partition))
+        out->edx |= FEATURE_DEBUG_MSRS;
+}
+
+static void debugger(const struct hv_partition *partition, uint32_t leaf, struct hv_cpuid *out)
+{
+    if (!has_synthetic_debugger(partition))
+        return;
+    if (leaf == LEAF_DEBUGGER) {
+        out->eax = LEAF_DEBUGGER_CAPABILITIES;
+        out->ebx = 0x7263694D; /* "Micr" */
+        out->ecx = 0x666F736F; /* "osof" */
+        out->edx = 0x53562074; /* "t VS" */
+    } else if (leaf == LEAF_DEBUGGER_INTERFACE) {
+        out->eax = 0x31235356; /* "VS#1" */
+    } else {
+        out->eax = CAPABILITY_KERNEL_DEBUGGING;
+    }
 }
 
 static void recommendations(const struct hv_partition *partition, struct hv_cpuid *out)
@@ -63,7 +102,7 @@ void hv_cpuid(const struct hv_partition *partition, uint32_t leaf, struct hv_cpu
     memset(out, 0, sizeof(*out));
     switch (leaf) {
     case LEAF_VENDOR:
-        vendor(out);
+        vendor(partition, out);
         break;
     case LEAF_INTERFACE:
         out->eax = 0x31237648; /* "Hv#1" */
@@ -79,6 +118,11 @@ void hv_cpuid(const struct hv_partition *partition, uint32_t leaf, struct hv_cpu
         break;
     case LEAF_LIMITS:
         limits(partition, out);
+        break;
+    case LEAF_DEBUGGER:
+    case LEAF_DEBUGGER_INTERFACE:
+    case LEAF_DEBUGGER_CAPABILITIES:
+        debugger(partition, leaf, out);
         break;
     default: /* LEAF_HARDWARE: no hardware help is in use; others do not exist */
         break;

@@ -522,6 +522,21 @@ enum hv_gpa_result hv_partition_read_gpa(struct hv_partition *partition, hv_gpa 
     return result_of(&translation);
 }
 
+enum hv_gpa_result hv_partition_write_gpa(struct hv_partition *partition, hv_gpa gpa, const void *buffer, size_t size)
+{
+    const struct hv *hv = partition->hv;
+    struct hv_translation translation;
+
+    if (!partition->second_stage)
+        return hv->ops->write_gpa(hv->context, 0, gpa, buffer, size);
+    translate(partition, NULL, gpa, HV_ACCESS_WRITE, &translation);
+    if (translation.kind == HV_TRANSLATION_RAM)
+        return hv->ops->write_gpa(hv->context, 0, spa_of(&translation, gpa), buffer, size);
+    if (translation.kind == HV_TRANSLATION_OVERLAY)
+        memcpy(byte_of(&translation, gpa), buffer, size);
+    return result_of(&translation);
+}
+
 enum hv_gpa_result hv_write_gpa(struct hv_vp *vp, hv_gpa gpa, const void *buffer, size_t size)
 {
     struct hv_translation translation;

@@ -6,7 +6,7 @@
  * handler and writes the output. Order of checks (TLFS 4.11.2 leaves it open): #UD, call code, input value, alignment,
  * privilege, partition ID, state, parameters.
  */
-#include "internal.h"
+#include "inject.h"
 
 #include <string.h>
 
@@ -249,6 +249,19 @@ static enum hv_exit read_memory(struct hv_vp *vp, hv_gpa gpa, size_t size)
     return parameter_fault(vp, gpa, HV_ACCESS_READ, result);
 }
 
+bool hv_call_read_tail(struct hv_call *call, size_t offset, size_t size)
+{
+    struct hv_vp *vp = call->vp;
+    hv_gpa gpa = call->input_gpa + offset;
+    enum hv_gpa_result result = size ? hv_read_gpa(vp, gpa, vp->input_page + offset, size) : HV_GPA_OK;
+
+    if (result != HV_GPA_OK) {
+        memset(vp->input_page + offset, 0xFF, size);
+        call->exit = parameter_fault(vp, gpa, HV_ACCESS_READ, result);
+    }
+    return call->exit == HV_EXIT_DONE;
+}
+
 /*
  * What the caller has to be to the partition named by the first field of the input (TLFS 4.10). ACCESS_DENIED is for a
  * partition that exists and is not the caller's to work on.
@@ -380,7 +393,7 @@ static void write_output(const struct hv_call *call, const struct hv_hypercall_r
     size_t from = info->output + (size_t)call->rep_start * info->output_element;
     size_t to = info->output + (size_t)call->reps_done * info->output_element;
     const uint8_t *page = call->output;
-    size_t header = info->output + blocks->told_output;
+    size_t header = info->output + blocks->told_output + call->output_tail;
 
     if (header)
         hv_write_locked_gpa(call->vp, &blocks->output, blocks->output_gpa, page, header);
@@ -403,6 +416,8 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
         .rep_count = INPUT_COUNT(input),
         .rep_start = INPUT_START(input),
         .reps_done = INPUT_START(input),
+        .input_gpa = blocks->input_gpa,
+        .output_gpa = blocks->output_gpa,
     };
     struct outcome outcome = {.exit = HV_EXIT_DONE};
 
@@ -439,7 +454,7 @@ static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_fram
 }
 
 /* The bytes behind the header, which says how many there are; they end in its page like the header (TLFS 4.6). */
-static struct outcome fetch_trailing_bytes(struct hv_vp *vp, const struct blocks *blocks)
+static struct outcome fetch_trailing_bytes(struct hv_vp *vp, const struct hv_call_blocks *blocks)
 {
     hv_gpa gpa = blocks->input_gpa + blocks->input_size;
     enum hv_gpa_result result;
@@ -488,6 +503,55 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
     return run_handler(vp, row, input, &blocks);
 }
 
+/* -- Fault injection -- */
+
+/* Ask the rules about a call: once, however often it has to be executed until it is done. */
+static struct outcome ask_rules(struct hv_vp *vp, unsigned row, uint64_t input)
+{
+    struct hv_injected injected = {.action = HV_INJECT_NOTHING};
+    struct outcome outcome = {.exit = HV_EXIT_NATIVE, .reps_done = INPUT_START(input)};
+
+    if (vp->inject_passed && vp->inject_call == (input & ~INPUT_START_MASK))
+        return outcome;
+    hv_inject(vp, HV_INJECT_HYPERCALL, hv_hypercall_rows[row].code, &injected);
+    switch (injected.action) {
+    case HV_INJECT_STATUS:
+        outcome.exit = HV_EXIT_DONE;
+        outcome.status = injected.status;
+        return outcome;
+    case HV_INJECT_DROP:
+        outcome.exit = HV_EXIT_DONE;
+        outcome.reps_done = INPUT_COUNT(input);
+        return outcome;
+    case HV_INJECT_GP:
+        return leave(HV_EXIT_GP);
+    case HV_INJECT_UD:
+        return leave(HV_EXIT_UD);
+    default:
+        vp->inject_passed = true;
+        vp->inject_call = input & ~INPUT_START_MASK;
+        vp->inject_until = injected.action == HV_INJECT_DELAY ? hv_machine_tsc(vp->hv) + injected.delay : 0;
+        return outcome;
+    }
+}
+
+static struct outcome dispatch_with_rules(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
+{
+    struct outcome outcome = ask_rules(vp, row, input);
+
+    if (outcome.exit != HV_EXIT_NATIVE)
+        return outcome;
+    if (vp->inject_until && hv_machine_tsc(vp->hv) < vp->inject_until) {
+        vp->hv->ops->spin_wait(vp->hv->context, vp->handle);
+        outcome.exit = HV_EXIT_RETRY;
+        return outcome;
+    }
+    vp->inject_until = 0;
+    outcome = dispatch(vp, frame, row, input);
+    vp->inject_passed = outcome.exit == HV_EXIT_RETRY;
+    return outcome;
+}
+
 static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uint64_t input, uint64_t *result)
 {
     struct hv_partition *partition = vp->partition;
@@ -502,7 +566,8 @@ static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uin
         vp->unknown_hypercalls++;
         outcome = fail(HV_STATUS_INVALID_HYPERCALL_CODE);
     } else {
-        outcome = dispatch(vp, frame, row, input);
+        outcome = HV_INJECTING(partition->hv, HV_INJECT_HYPERCALL) ? dispatch_with_rules(vp, frame, row, input)
+                                                                   : dispatch(vp, frame, row, input);
         if (outcome.exit == HV_EXIT_RETRY) {
             set_rep_start(frame, outcome.reps_done);
             return HV_EXIT_RETRY;

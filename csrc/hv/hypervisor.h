@@ -17,6 +17,7 @@ struct hv_vp;
 struct hv_config {
     enum hv_generation generation;
     bool root; /* the machine's partition is the root: it has a second stage and may create children (TLFS 22) */
+    bool debugging; /* there is a connection to a debugger (TLFS 20.1) */
     bool intel; /* processor vendor (TLFS 5.2.7) */
     /* What the machine's processors have and children may see (TLFS 5.2.8 to 5.2.10), as the properties' values. */
     uint64_t processor_features, xsave_features, clflush_size;
@@ -305,6 +306,84 @@ bool hv_lp_has_work(struct hv *hv, unsigned lp);
 /* Time the VP has spent running, in 100 ns, as the scheduler counts it; with a root only. Any thread. */
 uint64_t hv_vp_run_time(struct hv_vp *vp);
 unsigned hv_vp_get_lp(const struct hv_vp *vp);
+
+/*
+ * -- Chapter 20: the connection to the debugger, with hv_config.debugging. One thread at a time; no core lock held. --
+ */
+
+/* Take at most `size` bytes that guests have posted; returns how many. `size` is more than 4. */
+size_t hv_debug_take(struct hv *hv, uint8_t *buffer, size_t size);
+/* Bytes that came from the debugger. More than there is room for are lost. */
+void hv_debug_receive(struct hv *hv, const uint8_t *data, size_t size);
+/* How many bytes can come without any being lost for want of a reader. Any thread. */
+size_t hv_debug_room(struct hv *hv);
+/* The connection was made anew: what comes is the beginning of a frame. */
+void hv_debug_connected(struct hv *hv);
+
+/* -- Chapter 23: the profiler, which the root configures and an event log starts and stops. Any core lock. -- */
+
+/* False: the root has configured none. */
+bool hv_profiler_start(struct hv *hv);
+void hv_profiler_stop(struct hv *hv);
+/* Samples taken on an LP since the machine was made; any thread. */
+uint64_t hv_profiler_get_samples(const struct hv *hv, unsigned lp);
+
+/* -- Fault injection (docs/fault-injection.md); any thread, no core lock held -- */
+
+enum hv_inject_point {
+    HV_INJECT_HYPERCALL,
+    HV_INJECT_MSR_READ,
+    HV_INJECT_MSR_WRITE,
+    HV_INJECT_MESSAGE, /* that the partition is to get */
+    HV_INJECT_EVENT, /* likewise */
+    HV_INJECT_TIMER,
+    HV_INJECT_POINTS
+};
+enum hv_inject_action {
+    HV_INJECT_NOTHING, /* no rule's */
+    HV_INJECT_STATUS,
+    HV_INJECT_GP,
+    HV_INJECT_UD,
+    HV_INJECT_DELAY,
+    HV_INJECT_DROP,
+    HV_INJECT_DOUBLE,
+    HV_INJECT_REORDER,
+};
+enum hv_inject_when {
+    HV_INJECT_ALWAYS,
+    HV_INJECT_NTH, /* only the one with this number, of those that the rule matches */
+    HV_INJECT_EVERY, /* those whose number is a multiple */
+    HV_INJECT_FRACTION, /* by chance */
+};
+#define HV_INJECT_ANY UINT64_MAX
+#define HV_INJECT_ID_SIZE 64
+
+struct hv_inject_rule {
+    char id[HV_INJECT_ID_SIZE]; /* terminated */
+    enum hv_inject_point point;
+    enum hv_inject_action action;
+    uint64_t target; /* call code, index of an MSR, message type, number of a flag or timer; or HV_INJECT_ANY */
+    hv_partition_id partition;
+    hv_vp_index vp; /* or HV_ANY_VP */
+    enum hv_inject_when when;
+    uint64_t number; /* HV_INJECT_NTH, HV_INJECT_EVERY */
+    double fraction; /* HV_INJECT_FRACTION: above 0, at most 1 */
+    uint64_t seed;
+    uint64_t limit; /* act at most so often; 0: no limit */
+    uint16_t status; /* HV_INJECT_STATUS */
+    uint32_t delay_us; /* HV_INJECT_DELAY, _DOUBLE, and at most with _REORDER */
+};
+struct hv_injection_state {
+    struct hv_inject_rule rule;
+    bool orphaned; /* its partition is gone */
+    uint64_t matched, injected, skipped;
+};
+/* NULL: the rule holds from now on. Else a sentence that says why not. */
+const char *hv_inject_add(struct hv *hv, const struct hv_inject_rule *rule);
+/* NULL: all rules. False: there is none with this ID. What was held back still happens. */
+bool hv_inject_remove(struct hv *hv, const char *id);
+/* In the order in which they are looked at. Fill at most `max` entries, return how many exist. */
+size_t hv_list_injections(struct hv *hv, struct hv_injection_state *states, size_t max);
 
 /* -- Looking at it; any thread; a snapshot, not atomic with a running guest -- */
 

@@ -43,6 +43,8 @@ struct hv_call {
     unsigned rep_count, rep_start; /* a handler starts at rep_start... */
     unsigned reps_done; /* ...and counts here, absolute */
     struct hv_call_blocks *blocks; /* hypercall.c: for hv_call_output() */
+    hv_gpa input_gpa, output_gpa; /* of parameters in memory */
+    size_t output_tail; /* bytes behind the output's header that the handler has filled in, in the same page */
     struct hv_vp *interrupted; /* the dispatcher requests these when it has dropped the structure lock */
     struct hv_interrupts interrupts;
     enum hv_exit exit; /* if not HV_EXIT_DONE, the call ends this way instead of with a status */
@@ -62,6 +64,7 @@ struct hv_message_buffer {
     bool intercept; /* the one of a child VP's intercepts (TLFS 16.2) */
     bool event_log; /* one of the event log's (TLFS 16.5.10) */
     uint32_t log_id; /* number of the message, for those who log it */
+    bool injected; /* it was held back or doubled by a rule (inject.c) */
     struct hv_message message;
 };
 
@@ -109,6 +112,7 @@ struct hv_timer {
     uint64_t config, count;
     hv_nano100_time due; /* HV_NANO100_NEVER: not armed */
     bool blocked; /* expired, but its message buffer is still queued */
+    bool injected; /* rules of fault injection have been asked about the expiration that is due */
     uint64_t expirations;
     struct hv_message_buffer buffer;
 };
@@ -203,6 +207,10 @@ struct hv_vp {
 
     uint64_t power_state_config[3]; /* TLFS 6.3.2.1, of C1 to C3; VP's thread */
     uint64_t idle_entries; /* of its LP when it last triggered one */
+    bool inject_passed; /* the call `inject_call` has been let through; VP's thread, as the next lines */
+    uint64_t inject_call; /* its input value, without the rep start index */
+    uint64_t inject_until; /* TSC: not before that; 0: at once */
+    uint64_t debug_deadline; /* TSC: until when HvRetrieveDebugData waits; 0: it does not. VP's thread */
 
     /* Written by the VP's thread under its lock; other threads look without it when they choose a target. */
     _Atomic uint64_t scontrol, siefp, simp;
@@ -214,6 +222,7 @@ struct hv_vp {
     _Atomic uint16_t waiting; /* SINTs whose queue is not empty: written under the lock, read without */
     bool retry_set; /* message retry timer; lock */
     struct hv_timer timer[HV_SYNTHETIC_TIMER_COUNT]; /* lock */
+    struct hv_held *held; /* what rules of fault injection hold back (inject.c), by when it is due; lock */
 
     /* Counters: of the VP's thread, or under the lock where other threads count. */
     uint64_t hypercalls[HV_HYPERCALL_ROWS];
@@ -301,6 +310,8 @@ struct hv_partition {
     struct hv_transfer *transfer, *system_transfer; /* save.c: of its own state, and of the system's for it */
 
     atomic_uint arbitrations; /* of lowest-priority interrupts (lapic_delivery.c) */
+
+    struct hv_debug_session *_Atomic debug_session; /* debug.c; NULL: none */
 };
 
 /* -- The machine -- */
@@ -322,6 +333,16 @@ struct hv_lp {
     atomic_uint queued, assigned; /* VPs that may be picked; children assigned to it */
     atomic_ullong reserves; /* theirs together */
     atomic_bool parked; /* TLFS 6.4.2 */
+    atomic_ullong profiler_samples; /* TLFS 23.3 */
+};
+
+/* Where the debugger is (debug.c). What comes from it belongs to the platform's thread that tells it. */
+struct hv_debug_connection {
+    _Atomic uint32_t received; /* bytes, for any session; wraps (TLFS 20.1.5) */
+    uint8_t header[4]; /* of the frame that is being received */
+    uint8_t header_bytes;
+    uint16_t channel, left; /* of its bytes so many are still to come */
+    unsigned next_bucket; /* whose turn it is to send */
 };
 
 #define HV_PARTITION_BUCKETS 64u
@@ -347,6 +368,8 @@ struct hv {
     atomic_uint messages_logged;
     struct hv_event_log *event_log;
     struct hv_event_rings *event_rings;
+    atomic_uint inject_points; /* bit n: there is a rule for enum hv_inject_point n */
+    struct hv_injection *_Atomic injection; /* inject.c; NULL until there is a rule */
 
     struct hv_structure_lock structure;
     struct hv_partition *machine_partition;
@@ -356,6 +379,14 @@ struct hv {
     struct hv_vp *by_handle[HV_MAX_VPS]; /* never freed before hv_destroy() */
     unsigned handle_count;
     struct hv_vp *free_vps;
+
+    struct hv_debug_connection debug;
+
+    struct {
+        uint32_t source; /* HV_PROFILE_SOURCE; 0: not configured. Structure lock, as the next line */
+        uint64_t period; /* TSC ticks */
+        atomic_bool running;
+    } profiler; /* system_property.c (TLFS 23.3) */
 
     struct hv_monitor *monitors; /* structure lock, as the next line */
     struct hv_retired_page *retired_pages;
@@ -474,6 +505,11 @@ void hv_hypercall_init(struct hv *hv);
  * written afterwards.
  */
 hv_status hv_call_output(struct hv_call *call, size_t size);
+/*
+ * Bring `size` bytes more of the input, which begin `offset` bytes behind its beginning and lie in the same page, to
+ * their place behind the header. False: they cannot be read, and the call ends as call->exit says. No core lock held.
+ */
+bool hv_call_read_tail(struct hv_call *call, size_t offset, size_t size);
 void hv_msr_init(struct hv *hv);
 /* Whether the hypervisor virtualizes a synthetic MSR for the VP's partition, which has the privilege (TLFS 11.10). */
 bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index);
@@ -496,6 +532,9 @@ void hv_interrupt_update_auto_eoi(struct hv_vp *vp);
 void hv_synic_reset(struct hv_vp *vp);
 /* Queue a buffer that is marked in use and deliver what can be; the VP's lock is held. */
 void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts);
+void hv_message_enqueue_now(struct hv_vp *vp, struct hv_message_buffer *buffer,
+                            struct hv_interrupts *interrupts); /* whatever rules of fault injection say */
+void hv_message_drop(struct hv_message_buffer *buffer); /* it is in no queue, and free now */
 void hv_message_unlink(struct hv_message_buffer *buffer); /* VP's lock held */
 void hv_message_deliver_all(struct hv_vp *vp, struct hv_interrupts *interrupts); /* VP's lock held */
 void hv_message_retry(struct hv_vp *vp);
@@ -514,6 +553,7 @@ static inline bool hv_synic_accepts_events(struct hv_vp *vp)
 }
 /* Set event flag `flag` of `sint`; VP's lock held. */
 void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts);
+void hv_event_set_now(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts);
 bool hv_sint_masked(struct hv_vp *vp, unsigned sint);
 
 /* timer.c */
@@ -710,12 +750,28 @@ enum hv_exit hv_lapic_wrmsr(struct hv_vp *vp, uint32_t index, uint64_t value);
 /* timer_assist.c, TLFS 15.1.6: whether the access is one of the PM timer assist, and what it reads. */
 bool hv_pm_timer_read(struct hv_vp *vp, const struct hv_io_access *io, uint32_t *value);
 
+/* system_property.c: the profiler's platform timer, of the LP's root VP; and a machine that is launched anew */
+void hv_profiler_expired(struct hv *hv, unsigned lp);
+void hv_profiler_reset(struct hv *hv);
+bool hv_profiler_is_possible(const struct hv *hv); /* what it is configured to */
+/* A sample of what the LP executes: where an event log takes it. No core lock held. */
+void hv_profiler_sample(struct hv *hv, unsigned lp, hv_partition_id partition, hv_vp_index vp);
+
+/*
+ * debug.c: the session of an active partition that has the Debugging privilege (TLFS 20.1.1); structure lock held for
+ * writing, or no VP runs. Creating one that is there, or that no debugger could use, does nothing.
+ */
+hv_status hv_debug_session_create(struct hv_partition *partition); /* charges the pool of a child */
+void hv_debug_session_free(struct hv_partition *partition); /* no VP of the partition runs */
+void hv_debug_session_reset(struct hv_partition *partition);
+
 /* vp_registers.c: all registers of a VP the caller owns; `count`: in: room, out: entries */
 void hv_vp_read_all_registers(struct hv_vp *vp, struct hv_register_entry *entries, size_t *count);
 /* gpa_space.c: pages of a child that have memory of its parent behind them; 0 for the machine's own */
 uint64_t hv_gpa_mapped_pages(const struct hv_partition *partition);
 /* gpa_space.c: as the VPs of the partition see it; the range lies in one page */
 enum hv_gpa_result hv_partition_read_gpa(struct hv_partition *partition, hv_gpa gpa, void *buffer, size_t size);
+enum hv_gpa_result hv_partition_write_gpa(struct hv_partition *partition, hv_gpa gpa, const void *buffer, size_t size);
 
 /* register_values.c: whether an architectural register can hold a value, as far as one sees from it (TLFS 10.4.4) */
 bool hv_register_value_is_valid(const struct hv_vp *vp, enum hv_register_name name,

@@ -3,7 +3,7 @@
  * Locks of the core, and their order.
  *
  *   machine's own lock (QEMU's BQL)  >  structure lock  >  partitions' locks, parent before child  >  a VP's lock
- *     >  an LP's lock (two at once: the lower number first)  >  the event log's lock
+ *     >  an LP's lock (two at once: the lower number first)  >  the event log's lock, that of fault injection's rules
  *
  * A lock may be taken while those before it in the order are held, never the other way round, and at most one VP's
  * lock at a time. The structure lock covers which partitions, VPs, ports and connections exist: the dispatcher takes it
@@ -137,6 +137,31 @@ static inline void hv_partition_lock_take(struct hv_partition_lock *lock)
 }
 
 static inline void hv_partition_lock_drop(struct hv_partition_lock *lock)
+{
+    pthread_mutex_unlock(&lock->mutex);
+}
+
+struct hv_inject_lock {
+    pthread_mutex_t mutex;
+};
+
+static inline void hv_inject_lock_init(struct hv_inject_lock *lock)
+{
+    if (pthread_mutex_init(&lock->mutex, NULL) != 0)
+        abort();
+}
+
+static inline void hv_inject_lock_destroy(struct hv_inject_lock *lock)
+{
+    pthread_mutex_destroy(&lock->mutex);
+}
+
+static inline void hv_inject_lock_take(struct hv_inject_lock *lock)
+{
+    pthread_mutex_lock(&lock->mutex);
+}
+
+static inline void hv_inject_lock_drop(struct hv_inject_lock *lock)
 {
     pthread_mutex_unlock(&lock->mutex);
 }

@@ -3,7 +3,7 @@
  * Access to synthetic MSRs (TLFS 11.10, appendix H): the table, privileges, and registers that belong to no larger
  * facility. An access that the table, the privileges or the generation do not allow is #GP.
  */
-#include "internal.h"
+#include "inject.h"
 
 #include <string.h>
 
@@ -104,6 +104,12 @@ static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
         return HV_EXIT_GP;
     }
     vp->msr_reads[row]++;
+    if (HV_INJECTING(hv, HV_INJECT_MSR_READ)) {
+        enum hv_exit exit = hv_inject_msr(vp, HV_INJECT_MSR_READ, index);
+
+        if (exit != HV_EXIT_NATIVE)
+            return exit;
+    }
     return hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
 }
 
@@ -128,6 +134,12 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
         return HV_EXIT_GP;
     }
     vp->msr_writes[row]++;
+    if (HV_INJECTING(hv, HV_INJECT_MSR_WRITE)) {
+        enum hv_exit exit = hv_inject_msr(vp, HV_INJECT_MSR_WRITE, index);
+
+        if (exit != HV_EXIT_NATIVE)
+            return exit;
+    }
     hv_calling_vp = vp;
     return hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
 }

@@ -39,6 +39,8 @@ void hv_partition_free(struct hv_partition *partition)
     hv_ports_free(partition);
     hv_intercepts_free(partition);
     hv_gpa_space_free(partition);
+    if (partition->pool)
+        hv_debug_session_free(partition);
     hv_pool_free(partition);
     if (partition->hypercall_page)
         hv->ops->free_pages(hv->context, partition->hypercall_page, 2);
@@ -285,6 +287,14 @@ hv_status hv_call_initialize_partition(struct hv_call *call)
         return HV_STATUS_INVALID_PARTITION_STATE;
     if (!hv_pool_charge(partition, HV_COST_PartitionActive + partition->properties.virtual_tlb_pages))
         return HV_STATUS_INSUFFICIENT_MEMORY;
+    if (hv_has_privilege(partition, HV_PRIVILEGE_Debugging)) {
+        hv_status status = hv_debug_session_create(partition);
+
+        if (status != HV_STATUS_SUCCESS) {
+            hv_pool_release(partition, HV_COST_PartitionActive + partition->properties.virtual_tlb_pages);
+            return status;
+        }
+    }
     atomic_store(&partition->state, HV_PARTITION_ACTIVE);
     return HV_STATUS_SUCCESS;
 }
@@ -316,6 +326,7 @@ static bool finalize(struct hv_vp *caller, struct hv_partition *partition)
     hv_ports_free(partition);
     hv_intercepts_free(partition);
     hv_gpa_space_free(partition);
+    hv_debug_session_free(partition);
     hv_pool_release(partition, HV_COST_PartitionActive + partition->properties.virtual_tlb_pages);
     atomic_store(&partition->state, HV_PARTITION_FINALIZED);
     return true;

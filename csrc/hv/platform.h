@@ -53,14 +53,17 @@ struct hv_gva_range {
 /*
  * Platform timers of a VP: its synthetic timers 0..3, one that retries the delivery of messages (TLFS 14.2.4), a
  * child's local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), the inspection of monitor pages
- * (VP 0 of the root, TLFS 14.5), and messages of the event log (the same VP, TLFS 19.1.10).
+ * (VP 0 of the root, TLFS 14.5), messages of the event log (the same VP, TLFS 19.1.10), the profiler (VPs of the root,
+ * TLFS 23.3), and what fault injection holds back.
  */
 #define HV_VP_TIMER_MESSAGE_RETRY 4
 #define HV_VP_TIMER_APIC 5
 #define HV_VP_TIMER_EMULATED 6
 #define HV_VP_TIMER_MONITOR 7
 #define HV_VP_TIMER_EVENT_LOG 8
-#define HV_VP_TIMER_COUNT 9
+#define HV_VP_TIMER_PROFILER 9
+#define HV_VP_TIMER_INJECT 10
+#define HV_VP_TIMER_COUNT 11
 
 /* What a platform function that may take long answers. */
 enum hv_progress {
@@ -252,6 +255,9 @@ struct hv_platform_ops {
 
     /* -- Machine -- */
 
+    /* A guest has posted data for the debugger, which hv_debug_take() is to fetch soon, or there is room again for what
+     * comes from it. Any thread. */
+    void (*debug_changed)(void *context);
     void (*reset)(void *context);
     /* Architectural CPUID changed its answer (invariant TSC control). */
     void (*cpuid_changed)(void *context);

@@ -88,6 +88,13 @@ static hv_status set_privileges(struct hv_partition *partition, uint64_t value)
     /* What the partition has already it may keep, also if its parent has lost it meanwhile. */
     if ((changed & fixed) || (changed & value & ~limit))
         return HV_STATUS_PROPERTY_VALUE_OUT_OF_RANGE;
+    /* A partition that is active already gets what debugging needs now (TLFS 20.1.1). */
+    if (hv_partition_is_active(partition) && (value >> HV_PRIVILEGE_Debugging & 1)) {
+        hv_status status = hv_debug_session_create(partition);
+
+        if (status != HV_STATUS_SUCCESS)
+            return status;
+    }
     atomic_store(&partition->privileges, value);
     return HV_STATUS_SUCCESS;
 }
@@ -199,7 +206,7 @@ static hv_status set_debug_channel(struct hv_partition *partition, uint64_t valu
                 return HV_STATUS_OBJECT_IN_USE;
         }
     }
-    partition->properties.debug_channel = value;
+    store(&partition->properties.debug_channel, value); /* looked at by calls that hold no lock */
     return HV_STATUS_SUCCESS;
 }
 

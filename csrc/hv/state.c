@@ -23,6 +23,7 @@ static void header(struct hv_stream *s, struct hv *hv)
     hv_stream_expect(s, hv->config.privileges, "the saved machine's partition has other privileges");
     hv_stream_expect(s, hv->config.features, "the saved machine's partition has other features");
     hv_stream_expect(s, hv->config.recommendations, "the saved machine's partition has other recommendations");
+    hv_stream_expect(s, hv->config.debugging, "only one of the machines has a connection to a debugger");
     hv_stream_expect(s, hv->gpa_limit, "the saved machine has another width of physical addresses");
     hv_stream_u64(s, &hv->config.tsc_frequency);
     hv_stream_u64(s, &hv->config.apic_frequency);
@@ -194,7 +195,7 @@ static void queue(struct hv_stream *s, struct hv_vp *vp, unsigned sint)
     uint32_t count = 0;
 
     for (struct hv_message_buffer *b = vp->queue[sint].head; b; b = b->next)
-        count++;
+        count += !b->injected;
     count = hv_stream_count(s, count, UINT32_MAX);
     if (hv_stream_reading(s)) {
         for (uint32_t i = 0; i < count && !s->error; i++)
@@ -204,6 +205,8 @@ static void queue(struct hv_stream *s, struct hv_vp *vp, unsigned sint)
     for (struct hv_message_buffer *b = vp->queue[sint].head; b; b = b->next) {
         struct message_record record;
 
+        if (b->injected)
+            continue; /* what fault injection has held back or doubled is no state of the machine's */
         describe_message(vp, b, &record);
         message_record(s, &record);
     }
@@ -300,6 +303,18 @@ static void logical_processors(struct hv_stream *s, struct hv *hv)
         hv_scheduler_park(hv, parked);
 }
 
+/* -- System properties -- */
+
+static void profiler(struct hv_stream *s, struct hv *hv)
+{
+    hv_stream_u32(s, &hv->profiler.source);
+    hv_stream_u64(s, &hv->profiler.period);
+    if (hv_stream_reading(s) && !hv_profiler_is_possible(hv)) {
+        hv_profiler_reset(hv);
+        hv_stream_fail(s, "the saved hypervisor state has an impossible profiler");
+    }
+}
+
 /* -- The whole -- */
 
 static void walk(struct hv_stream *s, struct hv *hv)
@@ -319,6 +334,8 @@ static void walk(struct hv_stream *s, struct hv *hv)
         virtual_processors(s, p);
     if (!s->error)
         logical_processors(s, hv);
+    if (!s->error)
+        profiler(s, hv);
     for (struct hv_partition *p = root; p && !s->error; p = hv_next_partition(p))
         hv_state_pool(s, p);
 }

@@ -134,6 +134,9 @@ static void read_child(struct hv_stream *s, struct hv *hv)
     partition_fields(s, partition);
     if (atomic_load(&partition->state) == HV_PARTITION_FINALIZED)
         hv_gpa_space_free(partition); /* it has none any more */
+    if (may_have_vps(partition) && hv_has_privilege(partition, HV_PRIVILEGE_Debugging) &&
+        hv_debug_session_create(partition) != HV_STATUS_SUCCESS) /* what was in it is not part of the state (20.1.1) */
+        hv_stream_fail(s, "the host's memory is too short for the saved machine");
     if (!s->error)
         vps(s, partition);
 }

@@ -6,7 +6,7 @@
  * message's type is written last, and "message pending" is set before the type is looked at again, as the guest clears
  * the type before it looks at the flag. One of the two always sees the other.
  */
-#include "internal.h"
+#include "inject.h"
 
 #include <string.h>
 
@@ -71,6 +71,11 @@ static void free_buffer(struct hv_message_buffer *buffer)
         hv_event_log_message_freed(hv);
 }
 
+void hv_message_drop(struct hv_message_buffer *buffer)
+{
+    free_buffer(buffer);
+}
+
 void hv_message_unlink(struct hv_message_buffer *buffer)
 {
     struct hv_vp *vp = buffer->vp;
@@ -104,6 +109,7 @@ void hv_synic_reset(struct hv_vp *vp)
     memset(vp->sim_page, 0, HV_PAGE_SIZE);
     memset(vp->sief_page, 0, HV_PAGE_SIZE);
     hv_interrupt_update_auto_eoi(vp);
+    hv_inject_reset(vp);
     vp->retry_set = false;
     hv_vp_lock_drop(&vp->lock);
     vp->hv->ops->set_timer(vp->hv->context, vp->handle, HV_VP_TIMER_MESSAGE_RETRY, HV_NANO100_NEVER);
@@ -215,7 +221,7 @@ static void log_post(const struct hv_vp *vp, struct hv_message_buffer *buffer)
               buffer->sint, buffer->message.header.message_type);
 }
 
-void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
+void hv_message_enqueue_now(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
 {
     struct hv_message_queue *queue = &vp->queue[buffer->sint];
 
@@ -227,6 +233,14 @@ void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, stru
     queue->tail = &buffer->next;
     note_waiting(vp, buffer->sint);
     deliver_queue(vp, buffer->sint, interrupts);
+}
+
+void hv_message_enqueue(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
+{
+    if (HV_INJECTING(vp->hv, HV_INJECT_MESSAGE))
+        hv_inject_message(vp, buffer, interrupts);
+    else
+        hv_message_enqueue_now(vp, buffer, interrupts);
 }
 
 static void deliver_and_interrupt(struct hv_vp *vp)
@@ -249,7 +263,7 @@ void hv_message_retry(struct hv_vp *vp)
 
 /* -- Event flags (TLFS 14.3) -- */
 
-void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
+void hv_event_set_now(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
 {
     uint8_t *flags = vp->sief_page + sint * HV_EVENT_FLAGS_BYTE_COUNT;
     uint8_t bit = (uint8_t)(1u << (flag % 8));
@@ -259,6 +273,14 @@ void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_inte
     HV_LOG(vp, EVENT_SIGNAL, sint, flag);
     if (!(before & bit))
         interrupt_sint(vp, sint, interrupts);
+}
+
+void hv_event_set(struct hv_vp *vp, unsigned sint, unsigned flag, struct hv_interrupts *interrupts)
+{
+    if (HV_INJECTING(vp->hv, HV_INJECT_EVENT))
+        hv_inject_event(vp, sint, flag, interrupts);
+    else
+        hv_event_set_now(vp, sint, flag, interrupts);
 }
 
 /* -- Registers (TLFS 14.6) -- */

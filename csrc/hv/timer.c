@@ -6,7 +6,7 @@
  * register, so the two never disagree. A timer is armed with the first TSC value at which reference time has reached
  * its due time, and looks at reference time again before it fires: it is never early.
  */
-#include "internal.h"
+#include "inject.h"
 
 #include <string.h>
 
@@ -245,7 +245,7 @@ static void disarm(struct hv_vp *vp, unsigned index)
 {
     struct hv_timer *timer = &vp->timer[index];
 
-    timer->blocked = false;
+    timer->blocked = timer->injected = false;
     if (timer->due == HV_NANO100_NEVER)
         return;
     timer->due = HV_NANO100_NEVER;
@@ -313,10 +313,24 @@ static void schedule_next_period(struct hv_vp *vp, unsigned index, hv_nano100_ti
     set_platform_timer(vp, index, hv_next_period(&timer->due, timer->count, catch_up, now));
 }
 
+/* What rules of fault injection want with the expiration that is due; they are asked once about each. */
+static struct hv_injected ask_rules(struct hv_vp *vp, unsigned index)
+{
+    struct hv_timer *timer = &vp->timer[index];
+    struct hv_injected injected = {.action = HV_INJECT_NOTHING};
+
+    if (HV_INJECTING(vp->hv, HV_INJECT_TIMER) && !timer->injected) {
+        timer->injected = true;
+        hv_inject(vp, HV_INJECT_TIMER, index, &injected);
+    }
+    return injected;
+}
+
 static void fire(struct hv_vp *vp, unsigned index, struct hv_interrupts *interrupts)
 {
     struct hv_timer *timer = &vp->timer[index];
     hv_nano100_time now = hv_time_now(vp), due = timer->due;
+    struct hv_injected injected;
 
     if (due == HV_NANO100_NEVER)
         return;
@@ -324,11 +338,20 @@ static void fire(struct hv_vp *vp, unsigned index, struct hv_interrupts *interru
         set_platform_timer(vp, index, due);
         return;
     }
+    injected = ask_rules(vp, index);
+    if (injected.action == HV_INJECT_DELAY) {
+        vp->hv->ops->set_timer(vp->hv->context, vp->handle, index, hv_machine_tsc(vp->hv) + injected.delay);
+        return;
+    }
     if (!(timer->config & HV_STIMER_PERIODIC))
         timer->config &= ~HV_STIMER_ENABLE; /* TLFS 15.3.1: a one-shot timer that expired is disabled */
-    timer->blocked = !signal_expiration(vp, index, due, interrupts);
+    timer->blocked = injected.action != HV_INJECT_DROP && !signal_expiration(vp, index, due, interrupts);
     if (timer->blocked)
         return; /* goes on when the message has been delivered, or the SynIC is enabled */
+    timer->injected = false;
+    if (injected.action == HV_INJECT_DOUBLE)
+        hv_inject_second_expiration(vp, index, timer->config & HV_STIMER_DIRECT ? STIMER_VECTOR(timer->config) : -1,
+                                    &injected);
     if (timer->config & HV_STIMER_PERIODIC)
         schedule_next_period(vp, index, now);
     else if (timer->due == due)
@@ -375,6 +398,12 @@ void hv_timer_expired(struct hv_vp *vp, unsigned index)
         return;
     case HV_VP_TIMER_EVENT_LOG:
         hv_event_log_notify(vp->hv);
+        return;
+    case HV_VP_TIMER_PROFILER:
+        hv_profiler_expired(vp->hv, vp->index);
+        return;
+    case HV_VP_TIMER_INJECT:
+        hv_inject_expired(vp);
         return;
     }
     hv_vp_lock_take(&vp->lock);

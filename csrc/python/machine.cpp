@@ -262,6 +262,11 @@ struct PlatformOps {
         machine(context).records.cpuid_changes++;
     }
 
+    static void debug_changed(void *context)
+    {
+        machine(context).records.debug_posts++;
+    }
+
     static void crash(void *context, hv_vp_index vp, const uint64_t parameters[5], const char *message, size_t size)
     {
         Machine &m = machine(context);
@@ -309,6 +314,7 @@ static hv_platform_ops make_table()
     ops.spin_wait = PlatformOps::spin_wait;
     ops.reset = PlatformOps::reset;
     ops.cpuid_changed = PlatformOps::cpuid_changed;
+    ops.debug_changed = PlatformOps::debug_changed;
     ops.crash = PlatformOps::crash;
     ops.trace_hypercall = PlatformOps::trace_hypercall;
     add_child_operations(ops);
@@ -705,6 +711,27 @@ hv_status Machine::signal_event(uint32_t port, uint16_t flag)
     hv_status status = hv_operator_signal_event(hv_machine_partition(core()), port, flag);
     leave();
     return status;
+}
+
+/* -- The debugger -- */
+
+std::string Machine::debug_take(size_t size)
+{
+    std::string buffer(size, '\0');
+    size_t taken = hv_debug_take(core(), reinterpret_cast<uint8_t *>(&buffer[0]), size);
+    if (taken > size) {
+        violation("hv_debug_take() gave more than was asked for");
+        taken = size;
+    }
+    buffer.resize(taken);
+    leave();
+    return buffer;
+}
+
+void Machine::debug_receive(const std::string &data)
+{
+    hv_debug_receive(core(), reinterpret_cast<const uint8_t *>(data.data()), data.size());
+    leave();
 }
 
 /* -- State -- */

@@ -102,7 +102,7 @@ struct Records {
     std::vector<OverlayChange> overlay_changes;
     std::vector<VpValue> cr3_loads, icr_writes, eoi_writes;
     std::vector<hv_vp_index> spin_waits, idles;
-    unsigned resets = 0, cpuid_changes = 0;
+    unsigned resets = 0, cpuid_changes = 0, debug_posts = 0;
 };
 
 class Machine
@@ -171,6 +171,10 @@ class Machine
     hv_status disconnect_port(uint32_t connection);
     hv_status post_message(uint32_t port, uint32_t type, const std::string &payload);
     hv_status signal_event(uint32_t port, uint16_t flag);
+
+    /* -- The debugger's end of the connection -- */
+    std::string debug_take(size_t size);
+    void debug_receive(const std::string &data);
 
     void reset();
     std::vector<uint8_t> save();

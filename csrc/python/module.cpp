@@ -11,6 +11,7 @@
 #include "events_module.hpp"
 #include "fuzz.h"
 #include "machine.hpp"
+#include "services_module.hpp"
 #include "tables.hpp"
 
 namespace py = pybind11;
@@ -45,17 +46,20 @@ static py::object member(const char *type, unsigned value)
     return py::module_::import("qemu_hv._core").attr(type)(value);
 }
 
-static std::unique_ptr<Machine>
-make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint64_t tsc_frequency,
-             uint64_t apic_frequency, std::optional<uint64_t> privileges, std::optional<uint32_t> features,
-             std::optional<uint32_t> recommendations, std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
-             const std::string &hypercall_code, bool root, std::optional<std::array<uint64_t, 3>> processor)
+static std::unique_ptr<Machine> make_machine(const std::string &generation, uint32_t vps, uint64_t memory,
+                                             uint64_t tsc_frequency, uint64_t apic_frequency,
+                                             std::optional<uint64_t> privileges, std::optional<uint32_t> features,
+                                             std::optional<uint32_t> recommendations,
+                                             std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
+                                             const std::string &hypercall_code, bool root,
+                                             std::optional<std::array<uint64_t, 3>> processor, bool debugging)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));
     config.core.vp_count = vps;
     config.core.root = root;
     config.core.intel = true;
+    config.core.debugging = debugging;
     if (root) {
         config.core.privileges = UINT64_MAX; /* TLFS 22.4: all there are */
     }
@@ -500,6 +504,16 @@ template <typename Class> static void add_operator(Class &type)
             "set_trace", [](Machine &m, bool on) { hv_set_trace(m.core(), on); }, "on"_a);
 }
 
+template <typename Class> static void add_debugger(Class &type)
+{
+    type.def(
+            "debug_take", [](Machine &m, size_t size) { return py::bytes(m.debug_take(size)); }, "size"_a = 65536)
+        .def("debug_receive", &Machine::debug_receive, "data"_a)
+        .def("debug_connected", [](Machine &m) { hv_debug_connected(m.core()); })
+        .def_property_readonly("debug_room", [](Machine &m) { return hv_debug_room(m.core()); })
+        .def_property_readonly("debug_posts", [](const Machine &m) { return m.records.debug_posts; });
+}
+
 template <typename Class> static void add_records(Class &type)
 {
     type.def_property_readonly("interrupts", [](const Machine &m) { return interrupt_list(m.records.interrupts); })
@@ -561,16 +575,18 @@ PYBIND11_MODULE(_core, module)
              "apic_frequency"_a = UINT64_C(1000000000), "privileges"_a = py::none(), "features"_a = py::none(),
              "recommendations"_a = py::none(), "spinlock_retries"_a = py::none(), "gpa_bits"_a = 36,
              "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false,
-             "processor"_a = py::none());
+             "processor"_a = py::none(), "debugging"_a = false);
     add_guest_side(type);
     add_memory(type);
     add_time(type);
     add_apic(type);
     add_operator(type);
+    add_debugger(type);
     add_records(type);
     add_state(type);
     add_children(type);
     add_events(type);
+    add_services(type);
     module.def("default_config", &default_config, "generation"_a,
                "What a partition with role=guest has by default in this generation.");
     module.def(

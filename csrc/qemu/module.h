@@ -204,6 +204,8 @@ struct MicrosoftHypervisor {
     MicrosoftHypervisorCrash crash;
     char *policy; /* NULL: none */
     struct mshv_policy *policy_state; /* policy.c; NULL: none */
+    char *debug_chardev; /* NULL: none */
+    struct mshv_debugger *debugger; /* debug.c; NULL: none */
     struct mshv_switches switches[MSHV_SWITCH_KINDS];
     struct mshv_number numbers[MSHV_NUMBERS];
 
@@ -378,6 +380,11 @@ void mshv_set_run_time_hooks(X86HypervisorClass *hooks);
 
 /* crash.c */
 void mshv_crash(void *context, hv_vp_handle vp, const uint64_t parameters[5], const char *message, size_t size);
+
+/* debug.c */
+bool mshv_debugger_init(MicrosoftHypervisor *s, Error **errp); /* before the core is there */
+void mshv_debugger_connect(MicrosoftHypervisor *s); /* after */
+void mshv_debug_changed(void *context);
 
 /* policy.c */
 bool mshv_policy_check(const char *name, Error **errp); /* whether the property may have this value */

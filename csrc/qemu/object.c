@@ -23,6 +23,7 @@
 #include "system/tcg.h"
 
 #include "qmp.h"
+#include "qmp_inject.h"
 #include "trace.h"
 
 /* QEMU's local APIC counts nanoseconds of the virtual clock. */
@@ -186,7 +187,7 @@ static bool set_up(MicrosoftHypervisor *s, Error **errp)
         return false;
     if (mshv_is_root(s) && !mshv_second_stage_add_pages(s, errp))
         return false;
-    if (!create_core(s, errp))
+    if (!mshv_debugger_init(s, errp) || !create_core(s, errp))
         return false;
     if (kvm_enabled() && !mshv_kvm_set_up(s, errp))
         return false;
@@ -197,10 +198,12 @@ static bool set_up(MicrosoftHypervisor *s, Error **errp)
     }
     mshv_guest_memory_init(s);
     mshv_policy_init(s);
+    mshv_debugger_connect(s);
     mshv_state_register(s);
     qemu_add_vm_change_state_handler(run_state_changed, s);
     qemu_register_reset(machine_reset, s);
     microsoft_hypervisor_qmp_register();
+    microsoft_hypervisor_qmp_inject_register();
     hv_set_trace(s->core, trace_event_get_state_backends(TRACE_HV_HYPERCALL));
     return true;
 }

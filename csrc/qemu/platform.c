@@ -90,6 +90,7 @@ const struct hv_platform_ops mshv_platform_ops = {
     .spin_wait = spin_wait,
     .reset = reset,
     .cpuid_changed = cpuid_changed,
+    .debug_changed = mshv_debug_changed,
     .crash = mshv_crash,
     .trace_hypercall = trace_hypercall,
 };

@@ -202,6 +202,21 @@ static void set_policy(Object *obj, const char *value, Error **errp)
     s->policy = g_strdup(value);
 }
 
+static char *get_debug_chardev(Object *obj, Error **errp)
+{
+    return g_strdup(MICROSOFT_HYPERVISOR(obj)->debug_chardev ?: "");
+}
+
+static void set_debug_chardev(Object *obj, const char *value, Error **errp)
+{
+    MicrosoftHypervisor *s = MICROSOFT_HYPERVISOR(obj);
+
+    if (!may_be_set(s, "debug-chardev", errp))
+        return;
+    g_free(s->debug_chardev);
+    s->debug_chardev = g_strdup(value);
+}
+
 static void add_choices(ObjectClass *oc)
 {
     object_class_property_add_enum(oc, "role", "MicrosoftHypervisorRole", &MicrosoftHypervisorRole_lookup, get_role,
@@ -227,6 +242,10 @@ static void add_choices(ObjectClass *oc)
                                           "who takes decisions the guest cannot see, with role=root: none, built-in "
                                           "defaults (default); default, the policy of the Python package qemu_hv; or "
                                           "FILE.py:CLASS");
+    object_class_property_add_str(oc, "debug-chardev", get_debug_chardev, set_debug_chardev);
+    object_class_property_set_description(oc, "debug-chardev",
+                                          "ID of the character device by which a debugger outside talks to guests; "
+                                          "switches debugging on (default: none)");
 }
 
 void mshv_add_properties(ObjectClass *oc)
@@ -276,7 +295,10 @@ void mshv_make_config(const MicrosoftHypervisor *s, struct hv_config *config)
         hv_config_root_defaults(config, generation_of(s));
     else
         hv_config_defaults(config, generation_of(s));
+    if (s->debug_chardev)
+        config->privileges |= UINT64_C(1) << HV_PRIVILEGE_Debugging;
     config->privileges = apply(s, MSHV_PRIVILEGES, config->privileges);
+    config->debugging = s->debug_chardev != NULL;
     config->features = (uint32_t)apply(s, MSHV_FEATURES, config->features);
     config->recommendations = (uint32_t)apply(s, MSHV_RECOMMENDATIONS, config->recommendations);
     config->spinlock_retries = (uint32_t)number_or(s, MSHV_SPINLOCK_RETRIES, config->spinlock_retries);

@@ -83,7 +83,7 @@ CALLS_2008R2 = [
     Call(0x0067, "HvReleaseEventLogBuffer", False, True, None, "root", 8, 0, 0, 0),
     Call(0x0068, "HvFlushEventLogBuffer", False, True, None, "root", 8, 0, 0, 0),
     Call(0x0069, "HvPostDebugData", False, False, DEBUGGING, "any", 8, 0, 8, 0),
-    Call(0x006A, "HvRetrieveDebugData", False, False, DEBUGGING, "any", 16, 0, 4096, 0),
+    Call(0x006A, "HvRetrieveDebugData", False, False, DEBUGGING, "any", 16, 0, 8, 0),
     Call(0x006B, "HvResetDebugSession", False, True, DEBUGGING, "any", 8, 0, 0, 0),
     Call(0x006C, "HvMapStatsPage", False, False, STATS, "by type", 32, 0, 0, 0),
     Call(0x006D, "HvUnmapStatsPage", False, False, STATS, "by type", 24, 0, 0, 0),

@@ -34,6 +34,10 @@ LATER = {
     0x40000105: "CRASH_CTL",
     0x40000118: "TSC_INVARIANT_CONTROL",
     **{0x40000100 + n: f"CRASH_P{n}" for n in range(5)},
+    0x400000F1: "SYNDBG_CONTROL",
+    0x400000F2: "SYNDBG_STATUS",
+    **{0x400000F3 + n: f"SYNDBG_BUFFER{n}" for n in range(3)},
+    0x400000FF: "SYNDBG_OPTIONS",
 }
 """What came after 2.0a."""
 
@@ -114,8 +118,10 @@ def test_later_registers_have_their_gates(row: MsrRow) -> None:
     """A later register works with its privilege or feature and is #GP without it."""
     privileges = 1 << row.privilege if row.privilege >= 0 else 0
     features = 1 << row.feature if row.feature >= 0 else 0
-    on = Machine("current", privileges=privileges, features=features)
-    off = Machine("current", privileges=ALL_PRIVILEGES & ~privileges, features=ALL_FEATURES & ~features)
+    on = Machine("current", privileges=privileges, features=features, debugging=True)
+    off = Machine(
+        "current", privileges=ALL_PRIVILEGES & ~privileges, features=ALL_FEATURES & ~features, debugging=True
+    )
     for index in range(row.index, row.index + row.count):
         assert faults(on, index, None) != row.readable
         assert faults(on, index, 0) != row.writable
@@ -125,7 +131,7 @@ def test_later_registers_have_their_gates(row: MsrRow) -> None:
 
 def test_every_other_index_faults(generation: str) -> None:
     """TLFS 11.10: an index that the hypervisor does not virtualize is #GP."""
-    m = Machine(generation, privileges=ALL_PRIVILEGES, features=ALL_FEATURES)
+    m = Machine(generation, privileges=ALL_PRIVILEGES, features=ALL_FEATURES, debugging=True)
     known = {r.number for r in REGISTERS_2008R2} | (set(LATER) if generation == "current" else set())
     edges = [0, 0x10, 0x1B, 0x3FFFFFFF, 0x40001FFF, 0x40002000, 0xC0000080, 0xFFFFFFFF]
     for index in itertools.chain(range(0x40000000, 0x40001200), edges):
