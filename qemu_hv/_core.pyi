@@ -147,6 +147,7 @@ class MessageType(IntEnum):
     UnsupportedFeature = 0x80000022
     ApicEoi = 0x80000030
     FerrAsserted = 0x80000031
+    EventLogBuffersComplete = 0x80000040
     X64IoPortIntercept = 0x80010000
     X64MsrIntercept = 0x80010001
     X64CpuidIntercept = 0x80010002

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Child VPs with KVM: each is a vCPU in a VM of its own, executed by the thread of the LP it is scheduled on (lp.c), as
- * with TCG. So a switch between root and child wakes no thread. KVM takes a vCPU from any thread; only moving to another
- * LP costs something. A VM per VP and not per partition: a VP's local APIC page is its own (TLFS 13.2), and a VP that is
- * deleted takes all that it had in KVM along.
+ * with TCG. So a switch between root and child wakes no thread. KVM takes a vCPU from any thread; only moving to
+ * another LP costs something. A VM per VP and not per partition: a VP's local APIC page is its own (TLFS 13.2), and a
+ * VP that is deleted takes all that it had in KVM along.
  *
  * Registers are in QEMU's CPU while the VP does not run: `vcpu_dirty` says that they are newer there.
  *
@@ -119,9 +119,8 @@ static void take_event(CPUX86State *env)
     X86HypervisorEvent event = {0};
 
     if (env->exception_injected || env->exception_pending)
-        event = (X86HypervisorEvent){.valid = true,
-                                     .vector = (uint8_t)env->exception_nr,
-                                     .error_code = (uint32_t)env->error_code};
+        event = (X86HypervisorEvent){
+            .valid = true, .vector = (uint8_t)env->exception_nr, .error_code = (uint32_t)env->error_code};
     else if (env->nmi_injected)
         event = (X86HypervisorEvent){.valid = true, .is_hw = true, .vector = EXCP02_NMI};
     else if (env->interrupt_injected >= 0 && !env->soft_interrupt)
@@ -193,7 +192,8 @@ static bool set_tsc_exactly(CPUState *cs, uint64_t ahead_of_host)
     int64_t offset = (int64_t)ahead_of_host;
     uint64_t tsc, wanted;
 
-    if (mshv_kvm_tsc_offset_attribute(cs, KVM_SET_DEVICE_ATTR, &offset) != 0 || !mshv_kvm_read_msr(cs, MSR_IA32_TSC, &tsc))
+    if (mshv_kvm_tsc_offset_attribute(cs, KVM_SET_DEVICE_ATTR, &offset) != 0 ||
+        !mshv_kvm_read_msr(cs, MSR_IA32_TSC, &tsc))
         return false;
     wanted = (uint64_t)cpu_get_host_ticks() + ahead_of_host;
     return wanted - tsc < TSC_NEAR;
@@ -281,7 +281,9 @@ static void undo_state(const CPUX86State *env, struct mshv_undo_state *state)
 {
     *state = (struct mshv_undo_state){
         .rip = env->eip,
-        .bits = env->hflags & HF_CS64_MASK ? 64 : env->hflags & HF_CS32_MASK ? 32 : 16,
+        .bits = env->hflags & HF_CS64_MASK   ? 64
+                : env->hflags & HF_CS32_MASK ? 32
+                                             : 16,
         .wide_stack = (env->hflags & HF_SS32_MASK) != 0,
         .down = (env->eflags & DF_MASK) != 0,
     };

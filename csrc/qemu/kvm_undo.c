@@ -132,7 +132,8 @@ static void add_place(struct instruction *i, uint64_t address)
 static uint64_t address_16(const struct mshv_undo_state *s, struct instruction *i, unsigned mod, unsigned rm,
                            unsigned *segment)
 {
-    static const int8_t first[] = {RBX, RBX, RBP, RBP, RSI, RDI, RBP, RBX}, second[] = {RSI, RDI, RSI, RDI, -1, -1, -1, -1};
+    static const int8_t first[] = {RBX, RBX, RBP, RBP, RSI, RDI, RBP, RBX},
+                        second[] = {RSI, RDI, RSI, RDI, -1, -1, -1, -1};
     uint64_t address = 0;
 
     if (mod == 0 && rm == 6) {
@@ -228,8 +229,8 @@ static size_t one_byte_immediate(const struct instruction *i, uint8_t opcode)
 
     if (opcode < 0x40)
         return (opcode & 7) == 4 ? 1 : (opcode & 7) == 5 ? wide : 0;
-    if (IS_IN(opcode, 0x6A, 0x6B, 0x70, 0x80, 0x82, 0x83, 0xA8, 0xA8, 0xB0, 0xB7, 0xC0, 0xC1, 0xC6, 0xC6, 0xCD, 0xCD, 0xD4,
-              0xD5, 0xE0, 0xE7, 0xEB, 0xEB))
+    if (IS_IN(opcode, 0x6A, 0x6B, 0x70, 0x80, 0x82, 0x83, 0xA8, 0xA8, 0xB0, 0xB7, 0xC0, 0xC1, 0xC6, 0xC6, 0xCD, 0xCD,
+              0xD4, 0xD5, 0xE0, 0xE7, 0xEB, 0xEB))
         return 1;
     if (IS_IN(opcode, 0x68, 0x69, 0x81, 0x81, 0xA9, 0xA9, 0xC7, 0xC7, 0xE8, 0xE9))
         return wide;
@@ -242,7 +243,8 @@ static size_t one_byte_immediate(const struct instruction *i, uint8_t opcode)
 
 static bool two_byte_has_modrm(uint8_t opcode)
 {
-    return !IS_IN(opcode, 0x05, 0x09, 0x0B, 0x0B, 0x30, 0x37, 0x77, 0x77, 0x80, 0x8F, 0xA0, 0xA2, 0xA8, 0xAA, 0xC8, 0xCF);
+    return !IS_IN(opcode, 0x05, 0x09, 0x0B, 0x0B, 0x30, 0x37, 0x77, 0x77, 0x80, 0x8F, 0xA0, 0xA2, 0xA8, 0xAA, 0xC8,
+                  0xCF);
 }
 
 static size_t two_byte_immediate(const struct instruction *i, uint8_t opcode)
@@ -504,7 +506,8 @@ static bool fits_write(const struct mshv_undo_state *after, const struct mshv_un
     size = decode(after, &i, at);
     if (!size || (length ? size != length : i.kind != STRING || !i.rep))
         return false;
-    if (i.operand_known && access->size < i.operand && access->size + (access->size & (access->size - 1)) == access->size)
+    if (i.operand_known && access->size < i.operand &&
+        access->size + (access->size & (access->size - 1)) == access->size)
         return false; /* an access of that size that crosses a page comes in parts that may be of any */
     if (i.operand_known && access->size > i.operand)
         return false;
@@ -580,7 +583,8 @@ static bool is_io(const struct instruction *i, const struct mshv_undo_io *io, ui
 
     if (size != io->size)
         return false;
-    return io->write ? IS_IN(opcode, 0x6E, 0x6F, 0xE6, 0xE7, 0xEE, 0xEF) : IS_IN(opcode, 0x6C, 0x6D, 0xE4, 0xE5, 0xEC, 0xED);
+    return io->write ? IS_IN(opcode, 0x6E, 0x6F, 0xE6, 0xE7, 0xEE, 0xEF)
+                     : IS_IN(opcode, 0x6C, 0x6D, 0xE4, 0xE5, 0xEC, 0xED);
 }
 
 static bool decode_io(const struct mshv_undo_state *s, struct instruction *i, struct mshv_undo_io *io)
