@@ -654,7 +654,7 @@ static struct hv_lp *find_idle(struct hv *hv)
     return NULL;
 }
 
-/* The lock is held; the LP's own thread. */
+/* The lock is held; the LP's own thread. An LP that has no more to run need not choose again: it is idle when it stops. */
 static void log_switch(struct hv *hv, struct hv_lp *lp)
 {
     const struct hv_vp *vp = lp->running;
@@ -719,6 +719,7 @@ void hv_stopped(struct hv_vp *vp)
 
     hv_scheduler_lock_take(&lp->lock);
     stop(lp, now);
+    log_switch(hv, lp);
     unlock_lp(lp);
 }
 

@@ -156,6 +156,7 @@ def _root_shares() -> list[tuple[int, Mode]]:
 # Programs in root/ that need other modes than _root() gives.
 _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "channels": _root_small,
+    "event_log": _root_small,
     "interruptions": _root_small,
     "interrupts": _root_small,
     "nested": _root_small,
