@@ -25,6 +25,7 @@ _COMMANDS = {
     "partitions": ("qemu_hv.partitions", "draw the partitions of a running machine"),
     "partition": ("qemu_hv.partition", "pause, resume, delete or look at a partition of a running machine"),
     "events": ("qemu_hv.events", "show or export what the hypervisor of a running machine does"),
+    "inject": ("qemu_hv.inject", "make what the guest of a running machine asks of the hypervisor fail"),
     "info": ("qemu_hv.info", "show versions, paths, accelerators and the cache"),
     "kernels": ("qemu_hv.kernels_command", "list or fetch stock Debian kernels"),
 }

@@ -13,7 +13,7 @@ from typing import Optional, Union
 
 from .. import cache, resources
 from ..errors import UserError
-from . import configuration, firmware, ninja, sanitize, series
+from . import configuration, firmware, ninja, sanitize, series, variant
 from . import source as sources
 from .tree import WorkTree, module_files
 
@@ -25,6 +25,7 @@ MODULE_PLACEMENT = {
 }
 """Where in QEMU's tree the folders of ``csrc`` go (``patches/README.md``)."""
 
+_VARIANTS = {"sanitized": sanitize.SANITIZED, "bare": variant.BARE}
 _BUILD_SIZE = 900_000_000
 _KEPT_TREES = 6
 _KEPT_WORK_TREES = 2
@@ -40,7 +41,7 @@ class BuiltQemu:
         firmware_dirs: the folders of its firmware.
         environment: variables that it needs, besides the caller's.
         version: QEMU's version, such as "10.0.13".
-        flavour: "stock", "patched" or "sanitized".
+        flavour: "stock", "patched", "sanitized" or "bare".
     """
 
     path: Path
@@ -79,6 +80,7 @@ def _trees() -> Path:
 def ensure(
     stock: bool = False,
     sanitize: bool = False,
+    bare: bool = False,
     source: Union[str, Path] = sources.DEBIAN,
     jobs: Optional[int] = None,
     refresh: bool = False,
@@ -88,6 +90,7 @@ def ensure(
     Args:
         stock: without the patches and the module, from the same source and configuration.
         sanitize: with the module and the core under AddressSanitizer and UBSan.
+        bare: with a module that lacks what only an operator needs, to measure what that costs.
         source: "debian", or the path of a QEMU 10.0.x release tarball or tree.
         jobs: compilers at once; None: as ninja thinks fit.
         refresh: ask Debian's archive for a newer 10.0.x.
@@ -97,9 +100,12 @@ def ensure(
     """
     if stock and sanitize:
         raise UserError("stock QEMU has no module to sanitize; use --stock or --sanitize, not both")
+    if bare and (stock or sanitize):
+        raise UserError("only one of --stock, --sanitize and --bare can be built at a time")
     # Before the long downloads, and because the key names the compiler.
     configuration.require_tools()
-    plan = _plan("stock" if stock else "sanitized" if sanitize else "patched", source, refresh)
+    flavour = "stock" if stock else "sanitized" if sanitize else "bare" if bare else "patched"
+    plan = _plan(flavour, source, refresh)
     if not plan.tree.is_dir():
         with cache.Lock(cache.root() / "work" / "lock", "building QEMU"):
             _make(plan, jobs)
@@ -150,7 +156,7 @@ def _make(plan: _Plan, jobs: Optional[int]) -> None:
     """Build and install a flavour. The caller holds the build lock."""
     if plan.tree.is_dir():
         return
-    if plan.flavour == "sanitized":
+    if plan.flavour in _VARIANTS:
         _make(_plan_for(plan.source, "patched"), jobs)
     overlay = _overlay(plan)
     firmware_folder = firmware.obtain(plan.source)
@@ -164,8 +170,8 @@ def _make(plan: _Plan, jobs: Optional[int]) -> None:
     ninja.build(tree, f"building QEMU {plan.source.version} ({plan.flavour})", jobs)
     with cache.atomic_directory(plan.tree) as temporary:
         _install(tree.build, firmware_folder, temporary)
-        if plan.flavour == "sanitized":
-            module = sanitize.build_module(tree, MODULE_PLACEMENT.values(), jobs)
+        if plan.flavour in _VARIANTS:
+            module = variant.build_module(tree, MODULE_PLACEMENT.values(), _VARIANTS[plan.flavour], jobs)
             shutil.copy(module, temporary / "lib" / "qemu" / module.name)
         _check(temporary, plan)
     if plan.flavour == "stock":

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--smp", type=_positive, default=1, metavar="N", help="its VPs (default: 1)")
     parser.add_argument("--qemu", type=Path, help="patched QEMU (default: the one that qemu-hv builds)")
     parser.add_argument("--stock-qemu", type=Path, help="stock QEMU of the same build (default: likewise)")
+    parser.add_argument("--bare-qemu", type=Path, help="patched QEMU with a module without fault injection (likewise)")
     return parser
 
 
@@ -73,10 +74,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def _find(explicit: Optional[Path], stock: bool) -> QemuBinary:
+def _find(explicit: Optional[Path], stock: bool = False, bare: bool = False) -> QemuBinary:
     if explicit is not None:
         return find_qemu(explicit)
-    built = build.ensure(stock=stock)
+    built = build.ensure(stock=stock, bare=bare)
     return QemuBinary(built.path, tuple(built.firmware_dirs), dict(built.environment))
 
 
@@ -161,7 +162,7 @@ def _measure(flavours: Flavours, workload: Workload, rounds: int, samples: Sampl
 
 def _run(args: argparse.Namespace) -> BenchmarkRun:
     rounds = _choose_rounds(args)
-    flavours = Flavours(_find(args.stock_qemu, stock=True), _find(args.qemu, stock=False))
+    flavours = Flavours(_find(args.stock_qemu, stock=True), _find(args.qemu), _find(args.bare_qemu, bare=True))
     run = BenchmarkRun(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         qemu=_same_version(flavours),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .samples import OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
+from .samples import BARE, OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
 
 __all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
 
@@ -50,6 +50,14 @@ FIGURES = (
         (STOCK, "boot"),
         1.00,
         0.90,
+    ),
+    Figure(
+        "boot-injection",
+        "kernel boot to power-off, fault injection compiled in and off / compiled out",
+        (OBJECT, "boot"),
+        (BARE, "boot"),
+        1.01,
+        1.00,
     ),
     Figure(
         "hypercall",
@@ -237,6 +245,12 @@ ALSO = (
         "QEMU start to first guest instruction, without the object",
         (PATCHED, "start"),
         (STOCK, "start"),
+    ),
+    Figure(
+        "boot-cpu-injection",
+        "processor time of the boot, fault injection compiled in and off / compiled out",
+        (OBJECT, "boot-cpu"),
+        (BARE, "boot-cpu"),
     ),
     Figure(
         "boot-cpu-child",

@@ -15,11 +15,15 @@ from typing import IO, cast
 from qemu_hv.errors import UserError
 from qemu_hv.qemu_binary import QemuBinary
 
-from .samples import OBJECT, ROOT, STOCK
+from .samples import BARE, OBJECT, ROOT, STOCK
 
 __all__ = ["Flavours", "Run", "first_output", "run"]
 
-_OBJECTS = {OBJECT: "microsoft-hypervisor,id=hv0", ROOT: "microsoft-hypervisor,id=hv0,role=root"}
+_OBJECTS = {
+    OBJECT: "microsoft-hypervisor,id=hv0",
+    BARE: "microsoft-hypervisor,id=hv0",
+    ROOT: "microsoft-hypervisor,id=hv0,role=root",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Flavours:
 
     stock: QemuBinary
     patched: QemuBinary
+    bare: QemuBinary
 
     def command(self, flavour: str, arguments: Sequence[str]) -> list[str]:
         """Return the command line of a flavour's QEMU with these arguments."""
@@ -41,7 +46,7 @@ class Flavours:
 
     def binary(self, flavour: str) -> QemuBinary:
         """Return a flavour's QEMU."""
-        return self.stock if flavour == STOCK else self.patched
+        return {STOCK: self.stock, BARE: self.bare}.get(flavour, self.patched)
 
     @staticmethod
     def order(number: int, flavours: tuple[str, ...]) -> tuple[str, ...]:

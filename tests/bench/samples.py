@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["OBJECT", "PATCHED", "ROOT", "STOCK", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
+__all__ = ["BARE", "OBJECT", "PATCHED", "ROOT", "STOCK", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
 
 STOCK = "stock"
 """Stock QEMU."""
@@ -20,8 +20,10 @@ PATCHED = "patched"
 """The patched QEMU, without the object."""
 OBJECT = "object"
 """The patched QEMU with the microsoft-hypervisor object."""
+BARE = "bare"
+"""The same with a module that has no fault injection."""
 ROOT = "root"
-"""The same with role=root: what runs first is the root partition."""
+"""The patched QEMU with the object and role=root: what runs first is the root partition."""
 
 _RESAMPLES = 4000
 _CONFIDENCE = 0.95

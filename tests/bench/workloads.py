@@ -15,7 +15,7 @@ from qemu_hv.errors import UserError
 from qemu_hv.machine import MachineOptions
 
 from .process import Flavours, Run, first_output, run
-from .samples import OBJECT, PATCHED, ROOT, STOCK, Samples
+from .samples import BARE, OBJECT, PATCHED, ROOT, STOCK, Samples
 
 __all__ = ["BOOT_MARKER", "INIT", "Boot", "Guest", "RootGuest", "Start", "Workload", "parse_guest", "start_rom"]
 
@@ -83,7 +83,7 @@ class Boot:
     append: str
     smp: int
     title: str = "kernel boots"
-    flavours: tuple[str, ...] = (*_THREE, ROOT)
+    flavours: tuple[str, ...] = (*_THREE, BARE, ROOT)
 
     def _arguments(self, flavour: str) -> list[str]:
         options = MachineOptions(kernel=self.kernel, initrd=self.initrd, append=self.append, smp=self.smp)
@@ -98,7 +98,7 @@ class Boot:
         outcome = run(flavours, flavour, self._arguments(flavour), _BOOT_TIMEOUT)
         if outcome.status != 0 or BOOT_MARKER not in outcome.output:
             raise _failure("the boot", flavour, outcome)
-        enlightened = flavour in (OBJECT, ROOT)
+        enlightened = flavour in (OBJECT, BARE, ROOT)
         if (_DETECTED in outcome.output) != enlightened:
             seen = "no hypervisor" if enlightened else "a Microsoft hypervisor"
             raise UserError(f"the kernel saw {seen} under QEMU ({flavour}); do not give it loglevel or quiet")

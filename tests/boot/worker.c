@@ -3,7 +3,7 @@
  * What the boot tests make a Linux guest do beyond what a shell can: one static program for the initramfs.
  *
  *   worker clock                          answer each line of input with the monotonic clock, in ns
- *   worker shootdown ROUNDS               make remote TLB flushes and IPIs between all CPUs
+ *   worker shootdown ROUNDS [PAGES]       make remote TLB flushes, of 8 pages or so many, and IPIs between all CPUs
  *   worker watch                          run timers and compare clocks on all CPUs until a line of input comes
  *   worker kexec KERNEL INITRD ARGUMENTS  start another kernel
  */
@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #define MAX_CPUS 64
+#define FEW_PAGES 8 /* Linux flushes them one by one */
 #define NS_PER_S INT64_C(1000000000)
 #define NS_PER_MS INT64_C(1000000)
 
@@ -100,9 +101,9 @@ static void *spin(void *argument)
     return NULL;
 }
 
-static void touch_and_unmap(void)
+static void touch_and_unmap(size_t pages)
 {
-    const size_t page = 4096, pages = 8;
+    const size_t page = 4096;
     volatile char *memory = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (memory == MAP_FAILED)
@@ -113,7 +114,7 @@ static void touch_and_unmap(void)
         die("munmap");
 }
 
-static int shoot_down(unsigned long rounds)
+static int shoot_down(unsigned long rounds, size_t pages)
 {
     pthread_t threads[MAX_CPUS];
     unsigned cpus = cpu_count();
@@ -126,7 +127,7 @@ static int shoot_down(unsigned long rounds)
     while (spinning != cpus - 1)
         sched_yield();
     for (unsigned long round = 0; round < rounds; round++) {
-        touch_and_unmap();
+        touch_and_unmap(pages);
         if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0)
             die("membarrier");
     }
@@ -230,12 +231,12 @@ int main(int argc, char **argv)
 
     if (argc == 2 && strcmp(command, "clock") == 0)
         return serve_clock();
-    if (argc == 3 && strcmp(command, "shootdown") == 0)
-        return shoot_down(strtoul(argv[2], NULL, 0));
+    if ((argc == 3 || argc == 4) && strcmp(command, "shootdown") == 0)
+        return shoot_down(strtoul(argv[2], NULL, 0), argc == 4 ? strtoul(argv[3], NULL, 0) : FEW_PAGES);
     if (argc == 2 && strcmp(command, "watch") == 0)
         return watch();
     if (argc == 5 && strcmp(command, "kexec") == 0)
         return kexec(argv[2], argv[3], argv[4]);
-    fprintf(stderr, "usage: worker clock | shootdown ROUNDS | watch | kexec KERNEL INITRD ARGUMENTS\n");
+    fprintf(stderr, "usage: worker clock | shootdown ROUNDS [PAGES] | watch | kexec KERNEL INITRD ARGUMENTS\n");
     return 2;
 }

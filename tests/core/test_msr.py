@@ -119,9 +119,7 @@ def test_later_registers_have_their_gates(row: MsrRow) -> None:
     privileges = 1 << row.privilege if row.privilege >= 0 else 0
     features = 1 << row.feature if row.feature >= 0 else 0
     on = Machine("current", privileges=privileges, features=features, debugging=True)
-    off = Machine(
-        "current", privileges=ALL_PRIVILEGES & ~privileges, features=ALL_FEATURES & ~features, debugging=True
-    )
+    off = Machine("current", privileges=ALL_PRIVILEGES & ~privileges, features=ALL_FEATURES & ~features, debugging=True)
     for index in range(row.index, row.index + row.count):
         assert faults(on, index, None) != row.readable
         assert faults(on, index, 0) != row.writable
