@@ -109,6 +109,7 @@ void hv_vp_reset(struct hv_vp *vp)
     memset(vp->apic_assist_page, 0, HV_PAGE_SIZE);
     memset(vp->known_pages, 0, sizeof(vp->known_pages));
     memset(vp->power_state_config, 0, sizeof(vp->power_state_config));
+    vp->debug_deadline = 0;
 }
 
 static void clear_counters(struct hv_vp *vp)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guest_image import GENERATION_2008R2, ROOT_PROGRAMS
@@ -118,6 +118,15 @@ def _ports() -> list[tuple[int, Mode]]:
     return _runs(64, modes + make_modes(FOUR_VPS, generation=GENERATION_2008R2, suffix="-2008r2", commands=commands))
 
 
+def _debug() -> list[tuple[int, Mode]]:
+    """Return modes with a connection to a debugger that never takes or sends anything."""
+    properties = (("debug-chardev", "debugger"),)
+    modes = make_modes({"mttcg": (1,), "icount": (1,), "kvm": (1,)}, properties)
+    modes += make_modes(ONE_VP, properties, GENERATION_2008R2, "-2008r2")
+    chardev = ("-chardev", "null,id=debugger")
+    return _runs(64, [replace(mode, arguments=mode.arguments + chardev) for mode in modes])
+
+
 def _interrupts() -> list[tuple[int, Mode]]:
     return _default() + _runs(64, make_modes({"kvm-split": (1,)}))
 
@@ -125,6 +134,7 @@ def _interrupts() -> list[tuple[int, Mode]]:
 _PLANS = {
     "access": _access,
     "apic": _apic,
+    "debug": _debug,
     "hypercall": _hypercall,
     "ipi": _several,
     "ports": _ports,
@@ -153,6 +163,12 @@ def _root_shares() -> list[tuple[int, Mode]]:
     return _runs(64, modes + make_modes(ONE_VP, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
 
 
+def _root_system() -> list[tuple[int, Mode]]:
+    """Return the modes of a program that makes calls and nothing else."""
+    modes = make_modes({"mttcg": (1,), "icount": (1,)}, role="root")
+    return _runs(64, modes + make_modes(ONE_VP, generation=GENERATION_2008R2, suffix="-2008r2", role="root"))
+
+
 # Programs in root/ that need other modes than _root() gives.
 _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "channels": _root_small,
@@ -162,14 +178,15 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "nested": _root_small,
     "registers": _root_small,
     "shares": _root_shares,
+    "system": _root_system,
     "time": _root_small,
     "virtual_mmu": _root_small,
 }
 
 
-# Guests whose machines are made in ways that a child partition cannot be: with an operator's ports, without a
-# hypervisor, or with privileges that differ from mode to mode.
-_NOT_IN_CHILD = {"ports", "runtime", "access"}
+# Guests whose machines are made in ways that a child partition cannot be: with an operator's ports or a debugger,
+# without a hypervisor, or with privileges that differ from mode to mode.
+_NOT_IN_CHILD = {"debug", "ports", "runtime", "access"}
 
 
 def _in_child(name: str) -> list[tuple[int, Mode]]:
