@@ -741,6 +741,7 @@ class Machine:
             processor for each VP.
         processor: What its processors have, as values of the partition properties: features, XSAVE features, size of
             a cache line in units of 8 bytes. None means what every such processor has.
+        fewer_intercepts: Whether CPUID and exceptions of children cannot be intercepted.
 
     Raises:
         ValueError: A machine like that is not possible; the text says why.
@@ -766,6 +767,7 @@ class Machine:
         hypercall_code: bytes = ...,
         root: bool = False,
         processor: tuple[int, int, int] | None = None,
+        fewer_intercepts: bool = False,
     ) -> None: ...
 
     # -- Instructions of the guest --

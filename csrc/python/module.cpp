@@ -44,11 +44,13 @@ static py::object member(const char *type, unsigned value)
     return py::module_::import("qemu_hv._core").attr(type)(value);
 }
 
-static std::unique_ptr<Machine>
-make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint64_t tsc_frequency,
-             uint64_t apic_frequency, std::optional<uint64_t> privileges, std::optional<uint32_t> features,
-             std::optional<uint32_t> recommendations, std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
-             const std::string &hypercall_code, bool root, std::optional<std::array<uint64_t, 3>> processor)
+static std::unique_ptr<Machine> make_machine(const std::string &generation, uint32_t vps, uint64_t memory,
+                                             uint64_t tsc_frequency, uint64_t apic_frequency,
+                                             std::optional<uint64_t> privileges, std::optional<uint32_t> features,
+                                             std::optional<uint32_t> recommendations,
+                                             std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
+                                             const std::string &hypercall_code, bool root,
+                                             std::optional<std::array<uint64_t, 3>> processor, bool fewer_intercepts)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));
@@ -63,6 +65,7 @@ make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint6
         config.core.xsave_features = (*processor)[1];
         config.core.clflush_size = (*processor)[2];
     }
+    config.core.fewer_intercepts = fewer_intercepts;
     config.core.gpa_bits = gpa_bits;
     config.core.tsc_frequency = tsc_frequency;
     config.core.apic_frequency = apic_frequency;
@@ -560,7 +563,7 @@ PYBIND11_MODULE(_core, module)
              "apic_frequency"_a = UINT64_C(1000000000), "privileges"_a = py::none(), "features"_a = py::none(),
              "recommendations"_a = py::none(), "spinlock_retries"_a = py::none(), "gpa_bits"_a = 36,
              "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false,
-             "processor"_a = py::none());
+             "processor"_a = py::none(), "fewer_intercepts"_a = false);
     add_guest_side(type);
     add_memory(type);
     add_time(type);

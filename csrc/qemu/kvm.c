@@ -187,7 +187,8 @@ static bool tsc_offset(CPUState *cs, int64_t *offset)
         most = tsc - before;
     }
     *offset = (int64_t)(least + (most - least) / 2);
-    if (mshv_kvm_tsc_offset_attribute(cs, KVM_GET_DEVICE_ATTR, &told) == 0 && told >= (int64_t)least && told <= (int64_t)most)
+    if (mshv_kvm_tsc_offset_attribute(cs, KVM_GET_DEVICE_ATTR, &told) == 0 && told >= (int64_t)least &&
+        told <= (int64_t)most)
         *offset = told;
     return true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * KVM as its descriptors offer it, for what QEMU's own code does not do for us: the VMs of children. A test puts its own
- * functions in the place of these (tests/core/threads). No QEMU and no core in here.
+ * KVM as its descriptors offer it, for what QEMU's own code does not do for us: the VMs of children. A test puts its
+ * own functions in the place of these (tests/core/threads). No QEMU and no core in here.
  */
 #ifndef MICROSOFT_HYPERVISOR_KVM_CALLS_H
 #define MICROSOFT_HYPERVISOR_KVM_CALLS_H

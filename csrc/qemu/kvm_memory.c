@@ -246,8 +246,8 @@ static void init_region(struct mshv_kvm_region *r)
 
     switch (r->kind) {
     case REGION_PAGE:
-        memory_region_init_alias(&r->region, owner, "microsoft-hypervisor-page",
-                                 mshv_arena_region(r->machine->arena), 0, HV_PAGE_SIZE);
+        memory_region_init_alias(&r->region, owner, "microsoft-hypervisor-page", mshv_arena_region(r->machine->arena),
+                                 0, HV_PAGE_SIZE);
         break;
     case REGION_CODE:
         mshv_init_code_page(r->machine, &r->region, "microsoft-hypervisor-code", r->page);
@@ -261,8 +261,7 @@ static void init_region(struct mshv_kvm_region *r)
 static void show_region(struct mshv_kvm_root *root, struct mshv_kvm_region *r)
 {
     if (r->kind == REGION_PAGE)
-        memory_region_set_alias_offset(&r->region,
-                                       (hwaddr)(r->page - mshv_arena_host(r->machine->arena)));
+        memory_region_set_alias_offset(&r->region, (hwaddr)(r->page - mshv_arena_host(r->machine->arena)));
     else if (r->kind == REGION_DENIED)
         memory_region_set_size(&r->region, r->size);
     memory_region_add_subregion_overlap(&root->memory, r->gpa, &r->region, ABOVE_SYSTEM_MEMORY);
@@ -374,7 +373,8 @@ bool mshv_kvm_root_is_stale(const MicrosoftHypervisor *s)
 {
     const struct mshv_kvm_root *root = s->kvm_root;
 
-    return root && (!qatomic_read(&root->synced) || qatomic_read(&root->changes) != hv_gpa_changes(mshv_vp(s, 0)->core));
+    return root &&
+           (!qatomic_read(&root->synced) || qatomic_read(&root->changes) != hv_gpa_changes(mshv_vp(s, 0)->core));
 }
 
 static void sync_root_work(CPUState *cs, run_on_cpu_data data)

@@ -123,10 +123,11 @@ static void begin(int fail_at, int error)
     host.error = error;
 }
 
-static const int errors[] = {EPERM, ENOENT, EINTR, ENXIO, ENOMEM, EACCES, EFAULT, EBUSY, EEXIST, EINVAL, EMFILE, ENOSPC};
+static const int errors[] = {EPERM,  ENOENT, EINTR,  ENXIO,  ENOMEM, EACCES,
+                             EFAULT, EBUSY,  EEXIST, EINVAL, EMFILE, ENOSPC};
 #define FOR_ERRORS(error)                                                                                              \
-    for (size_t at_##error = 0, error; at_##error < sizeof(errors) / sizeof(errors[0]) &&                              \
-                                       ((error = (size_t)errors[at_##error]), true);                                   \
+    for (size_t at_##error = 0, error;                                                                                 \
+         at_##error < sizeof(errors) / sizeof(errors[0]) && ((error = (size_t)errors[at_##error]), true);              \
          at_##error++)
 
 /* -- VMs -- */
@@ -158,9 +159,9 @@ static void an_older_kvm_serves(void)
 
 static void every_call_of_making_a_vm_fails(void)
 {
-    static const char *const names[] = {
-        "KVM_CREATE_VM",  "KVM_CHECK_EXTENSION",    "KVM_ENABLE_CAP", "KVM_CHECK_EXTENSION", "KVM_ENABLE_CAP",
-        "KVM_ENABLE_CAP", "KVM_X86_SET_MSR_FILTER", "KVM_CREATE_VCPU"};
+    static const char *const names[] = {"KVM_CREATE_VM",          "KVM_CHECK_EXTENSION", "KVM_ENABLE_CAP",
+                                        "KVM_CHECK_EXTENSION",    "KVM_ENABLE_CAP",      "KVM_ENABLE_CAP",
+                                        "KVM_X86_SET_MSR_FILTER", "KVM_CREATE_VCPU"};
 
     for (int call = 1; call <= (int)(sizeof(names) / sizeof(names[0])); call++) {
         FOR_ERRORS(error)
