@@ -757,6 +757,7 @@ class Machine:
         processor: What its processors have, as values of the partition properties: features, XSAVE features, size of
             a cache line in units of 8 bytes. None means what every such processor has.
         debugging: Whether there is a connection to a debugger (TLFS 20.1).
+        fewer_intercepts: Whether CPUID and exceptions of children cannot be intercepted.
 
     Raises:
         ValueError: A machine like that is not possible; the text says why.
@@ -783,6 +784,7 @@ class Machine:
         root: bool = False,
         processor: tuple[int, int, int] | None = None,
         debugging: bool = False,
+        fewer_intercepts: bool = False,
     ) -> None: ...
 
     # -- Instructions of the guest --

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -30,6 +31,7 @@ from .report import Report, collect, last_crash, print_tables
 __all__ = ["add_arguments", "execute", "run"]
 
 DEFAULT_APPEND = "console=ttyS0"
+KVM_DEVICE = Path("/dev/kvm")
 
 EXIT_CRASHED = 3
 EXIT_TIMEOUT = 4
@@ -86,6 +88,8 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError("--in-child needs the object that --no-hypervisor leaves out; use one of them")
     if args.kernel is None and args.initrd is not None:
         raise UserError("--initrd needs --kernel: the kernel provided by default has its own")
+    if args.accel.partition(",")[0] == "kvm":
+        check_kvm()
     options = _options(args)
     try:
         report = asyncio.run(run(options, args.timeout, _console_printer(args), args.in_child))
@@ -96,6 +100,27 @@ def execute(args: argparse.Namespace) -> int:
     else:
         print_tables(report.tables())
     return _exit_status(report)
+
+
+def check_kvm(device: Path = KVM_DEVICE) -> None:
+    """Say clearly why the host offers no KVM.
+
+    Raises:
+        UserError: there is none, or not for this user.
+    """
+    if not device.exists():
+        raise UserError(f"--accel kvm needs {device}, which is not there: load the module kvm_intel or kvm_amd")
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise UserError(f"--accel kvm needs {device}, which this user may not open: become a member of its group")
+
+
+def _machine_type(args: argparse.Namespace) -> str:
+    """Return the machine type; a root on KVM needs to have QEMU's local APIC (docs/architecture.md)."""
+    machine: str = args.machine
+    is_root = args.in_child or ("role", "root") in args.properties
+    if args.accel.partition(",")[0] != "kvm" or not is_root or "kernel-irqchip" in machine:
+        return machine
+    return f"{machine},kernel-irqchip=off"
 
 
 def _advise(error: MachineError) -> str:
@@ -189,7 +214,7 @@ def _options(args: argparse.Namespace) -> MachineOptions:
         append=DEFAULT_APPEND if args.append is None else args.append,
         smp=args.smp,
         memory=args.memory,
-        machine=args.machine,
+        machine=_machine_type(args),
         accel=args.accel,
         icount=args.icount,
         hypervisor=None if args.no_hypervisor else dict(args.properties),

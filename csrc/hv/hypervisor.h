@@ -248,6 +248,7 @@ enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instructio
 /* What RDTSC of a VP reads (TLFS 11.7). On its thread or its owner's. */
 uint64_t hv_vp_read_tsc(const struct hv_vp *vp);
 uint64_t hv_vp_tsc_offset(const struct hv_vp *vp); /* what it is ahead of the platform's read_tsc() */
+void hv_vp_write_tsc(struct hv_vp *vp, uint64_t tsc); /* from now on; on the VP's thread, or its owner's */
 struct hv_exception {
     uint8_t vector;
     bool error_code_valid;

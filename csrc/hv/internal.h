@@ -779,7 +779,6 @@ bool hv_register_value_is_valid(const struct hv_vp *vp, enum hv_register_name na
 
 /* vp_registers.c: what hv_vp_reset() leaves: suspend, pending events, TSC (TLFS 10.1.1). The VP does not run. */
 void hv_vp_registers_reset(struct hv_vp *vp);
-void hv_vp_write_tsc(struct hv_vp *vp, uint64_t tsc);
 
 /* vp_registers.c: the VP could take an interrupt now. True: its parent wanted to know and has a message (later). */
 bool hv_interrupt_deliverable(struct hv_vp *vp);

@@ -52,7 +52,8 @@ static std::unique_ptr<Machine> make_machine(const std::string &generation, uint
                                              std::optional<uint32_t> recommendations,
                                              std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
                                              const std::string &hypercall_code, bool root,
-                                             std::optional<std::array<uint64_t, 3>> processor, bool debugging)
+                                             std::optional<std::array<uint64_t, 3>> processor, bool debugging,
+                                             bool fewer_intercepts)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));
@@ -68,6 +69,7 @@ static std::unique_ptr<Machine> make_machine(const std::string &generation, uint
         config.core.xsave_features = (*processor)[1];
         config.core.clflush_size = (*processor)[2];
     }
+    config.core.fewer_intercepts = fewer_intercepts;
     config.core.gpa_bits = gpa_bits;
     config.core.tsc_frequency = tsc_frequency;
     config.core.apic_frequency = apic_frequency;
@@ -575,7 +577,7 @@ PYBIND11_MODULE(_core, module)
              "apic_frequency"_a = UINT64_C(1000000000), "privileges"_a = py::none(), "features"_a = py::none(),
              "recommendations"_a = py::none(), "spinlock_retries"_a = py::none(), "gpa_bits"_a = 36,
              "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false,
-             "processor"_a = py::none(), "debugging"_a = false);
+             "processor"_a = py::none(), "debugging"_a = false, "fewer_intercepts"_a = false);
     add_guest_side(type);
     add_memory(type);
     add_time(type);

@@ -14,6 +14,7 @@ struct mshv_kvm_child {
     struct mshv_kvm_vm vm;
     bool used; /* the vCPU has executed something: KVM takes no other CPUID leaves any more */
     bool renew; /* it has become another VP since */
+    bool shadow; /* the vCPU's, as far as it is known: interrupts are held back for an instruction */
     bool tsc_told; /* `tsc_offset` is what the vCPU's TSC has */
     uint64_t tsc_offset;
 

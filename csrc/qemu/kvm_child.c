@@ -65,6 +65,7 @@ bool mshv_kvm_make_child(struct mshv_vp *vp, Error **errp)
 {
     vp->kvm = g_new0(struct mshv_kvm_child, 1);
     vp->kvm->vm.vm = vp->kvm->vm.vcpu = -1;
+    vp->cpu->fill_mtrr_mask = false; /* masks are what the parent has set */
     qemu_mutex_init(&vp->kvm->lock);
     return make_vcpu(vp, errp);
 }
@@ -113,33 +114,44 @@ static bool be_ready(struct mshv_vp *vp)
 
 /* -- Registers -- */
 
-/* An event that KVM is delivering is the VP's pending interruption (TLFS 10.3.4). */
-static void take_event(CPUX86State *env)
+static void clear_event(CPUX86State *env)
 {
-    X86HypervisorEvent event = {0};
-
-    if (env->exception_injected || env->exception_pending)
-        event = (X86HypervisorEvent){
-            .valid = true, .vector = (uint8_t)env->exception_nr, .error_code = (uint32_t)env->error_code};
-    else if (env->nmi_injected)
-        event = (X86HypervisorEvent){.valid = true, .is_hw = true, .vector = EXCP02_NMI};
-    else if (env->interrupt_injected >= 0 && !env->soft_interrupt)
-        event = (X86HypervisorEvent){.valid = true, .is_hw = true, .vector = (uint8_t)env->interrupt_injected};
-    env->hypervisor_event = event;
-}
-
-static void give_event(CPUX86State *env)
-{
-    const X86HypervisorEvent *event = &env->hypervisor_event;
-
     env->exception_pending = env->exception_injected = 0;
     env->exception_has_payload = false;
     env->exception_nr = -1;
     env->has_error_code = env->nmi_injected = env->soft_interrupt = 0;
     env->error_code = 0;
     env->interrupt_injected = -1;
+}
+
+/* An event that KVM is delivering is the VP's pending interruption (TLFS 10.3.4). */
+static void take_event(CPUX86State *env)
+{
+    X86HypervisorEvent event = {.valid = true};
+
+    if (env->exception_injected || env->exception_pending) {
+        event.vector = (uint8_t)env->exception_nr;
+        event.error_code = (uint32_t)env->error_code;
+    } else if (env->nmi_injected) {
+        event.is_hw = true;
+        event.vector = EXCP02_NMI;
+    } else if (env->interrupt_injected >= 0 && !env->soft_interrupt) {
+        event.is_hw = true;
+        event.vector = (uint8_t)env->interrupt_injected;
+    } else {
+        return;
+    }
+    env->hypervisor_event = event;
+    clear_event(env);
+}
+
+static void give_event(CPUX86State *env)
+{
+    X86HypervisorEvent *event = &env->hypervisor_event;
+
     if (!event->valid)
         return;
+    clear_event(env);
     if (event->is_hw && event->vector == EXCP02_NMI) {
         env->nmi_injected = 1;
     } else if (event->is_hw) {
@@ -150,6 +162,34 @@ static void give_event(CPUX86State *env)
         env->has_error_code = (env->cr[0] & CR0_PE_MASK) && exception_has_error_code(event->vector);
         env->error_code = env->has_error_code ? (int)event->error_code : 0;
     }
+    event->valid = false;
+}
+
+/* QEMU leaves the shadow of STI and MOV SS to KVM; here it is a register (TLFS 10.3.3). */
+static void take_shadow(struct mshv_vp *vp)
+{
+    CPUX86State *env = &vp->cpu->env;
+    struct kvm_vcpu_events events = {0};
+
+    env->hflags &= ~HF_INHIBIT_IRQ_MASK;
+    vp->kvm->shadow = kvm_vcpu_ioctl(CPU(vp->cpu), KVM_GET_VCPU_EVENTS, &events) == 0 && events.interrupt.shadow;
+    if (vp->kvm->shadow)
+        env->hflags |= HF_INHIBIT_IRQ_MASK;
+}
+
+static void give_shadow(struct mshv_vp *vp)
+{
+    bool shadow = (vp->cpu->env.hflags & HF_INHIBIT_IRQ_MASK) != 0;
+    struct kvm_vcpu_events events = {0};
+
+    if (shadow == vp->kvm->shadow && !shadow)
+        return;
+    vp->kvm->shadow = shadow;
+    if (kvm_vcpu_ioctl(CPU(vp->cpu), KVM_GET_VCPU_EVENTS, &events) < 0)
+        return;
+    events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+    events.interrupt.shadow = shadow ? KVM_X86_SHADOW_INT_STI : 0;
+    kvm_vcpu_ioctl(CPU(vp->cpu), KVM_SET_VCPU_EVENTS, &events);
 }
 
 void mshv_kvm_get_registers(struct mshv_vp *vp)
@@ -157,12 +197,13 @@ void mshv_kvm_get_registers(struct mshv_vp *vp)
     CPUState *cs = CPU(vp->cpu);
     Error *err = NULL;
 
-    if (cs->vcpu_dirty)
-        return;
-    if (kvm_arch_get_registers(cs, &err) < 0)
-        error_reportf_err(err, TYPE_MICROSOFT_HYPERVISOR ": registers of a child partition: ");
-    take_event(&vp->cpu->env);
-    cs->vcpu_dirty = true;
+    if (!cs->vcpu_dirty) {
+        if (kvm_arch_get_registers(cs, &err) < 0)
+            error_reportf_err(err, TYPE_MICROSOFT_HYPERVISOR ": registers of a child partition: ");
+        take_shadow(vp);
+        cs->vcpu_dirty = true;
+    }
+    take_event(&vp->cpu->env); /* QEMU may have got them, too */
 }
 
 static bool put_registers(struct mshv_vp *vp)
@@ -174,48 +215,49 @@ static bool put_registers(struct mshv_vp *vp)
         return true;
     give_event(&vp->cpu->env);
     if (kvm_arch_put_registers(cs, vp->put_all ? KVM_PUT_RESET_STATE : KVM_PUT_RUNTIME_STATE, &err) < 0) {
-        warn_report_err(err); /* what a parent may have set KVM need not take (TLFS 10.1.2) */
+        error_free(err); /* what a parent may have set KVM need not take (TLFS 10.1.2) */
         return false;
     }
+    give_shadow(vp);
     vp->put_all = false;
-    vp->cpu->env.hypervisor_event.valid = false;
     cs->vcpu_dirty = false;
     return true;
 }
 
 /* -- Time -- */
 
-#define TSC_NEAR 1000000 /* ticks that a look at both may take */
+#define TSC_NEAR 10000000 /* ticks that a look at both may take */
 
-static bool set_tsc_exactly(CPUState *cs, uint64_t ahead_of_host)
+static bool has_tsc(struct mshv_vp *vp)
 {
-    int64_t offset = (int64_t)ahead_of_host;
-    uint64_t tsc, wanted;
+    uint64_t tsc;
 
-    if (mshv_kvm_tsc_offset_attribute(cs, KVM_SET_DEVICE_ATTR, &offset) != 0 ||
-        !mshv_kvm_read_msr(cs, MSR_IA32_TSC, &tsc))
-        return false;
-    wanted = (uint64_t)cpu_get_host_ticks() + ahead_of_host;
-    return wanted - tsc < TSC_NEAR;
+    return mshv_kvm_read_msr(CPU(vp->cpu), MSR_IA32_TSC, &tsc) && hv_vp_read_tsc(vp->core) - tsc < TSC_NEAR;
 }
 
-static void set_tsc(struct mshv_vp *vp, uint64_t offset)
+/*
+ * Exactly by its distance from the host's, which KVM may not know; else by its value. There is a KVM that does neither:
+ * then the vCPU's TSC is the VP's, so that it reads the reference time right.
+ */
+static void set_tsc(struct mshv_vp *vp)
 {
     const struct mshv_clock *clock = &vp->machine->clock;
+    int64_t offset = (int64_t)(hv_vp_tsc_offset(vp->core) + clock->anchor_guest - clock->anchor_host);
     CPUState *cs = CPU(vp->cpu);
+    uint64_t tsc;
 
-    vp->kvm->tsc_offset = offset;
-    vp->kvm->tsc_told = true;
-    if (!set_tsc_exactly(cs, offset + clock->anchor_guest - clock->anchor_host))
+    if (mshv_kvm_tsc_offset_attribute(cs, KVM_SET_DEVICE_ATTR, &offset) != 0 || !has_tsc(vp))
         mshv_kvm_write_msr(cs, MSR_IA32_TSC, hv_vp_read_tsc(vp->core));
+    if (!has_tsc(vp) && mshv_kvm_read_msr(cs, MSR_IA32_TSC, &tsc))
+        hv_vp_write_tsc(vp->core, tsc);
+    vp->kvm->tsc_offset = hv_vp_tsc_offset(vp->core);
+    vp->kvm->tsc_told = true;
 }
 
 static void update_tsc(struct mshv_vp *vp)
 {
-    uint64_t offset = hv_vp_tsc_offset(vp->core);
-
-    if (unlikely(!vp->kvm->tsc_told || vp->kvm->tsc_offset != offset))
-        set_tsc(vp, offset);
+    if (unlikely(!vp->kvm->tsc_told || vp->kvm->tsc_offset != hv_vp_tsc_offset(vp->core)))
+        set_tsc(vp);
 }
 
 void mshv_kvm_children_stopped(MicrosoftHypervisor *s)
@@ -227,39 +269,6 @@ void mshv_kvm_children_stopped(MicrosoftHypervisor *s)
             vp->kvm->tsc_told = false;
     }
 }
-
-/* -- Interrupts: the local APIC is the core's -- */
-
-static void inject_nmi(CPUState *cs)
-{
-    qatomic_and(&cs->interrupt_request, ~CPU_INTERRUPT_NMI);
-    kvm_vcpu_ioctl(cs, KVM_NMI);
-}
-
-static void inject(struct mshv_vp *vp)
-{
-    CPUState *cs = CPU(vp->cpu);
-    struct kvm_run *run = cs->kvm_run;
-    int vector;
-
-    mshv_child_update_request(vp);
-    if (cs->interrupt_request & CPU_INTERRUPT_NMI)
-        inject_nmi(cs);
-    if ((cs->interrupt_request & CPU_INTERRUPT_HARD) && run->ready_for_interrupt_injection &&
-        (vp->cpu->env.eflags & IF_MASK)) {
-        vector = hv_child_interrupt(vp->core);
-        if (vector >= 0) {
-            struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
-
-            kvm_vcpu_ioctl(cs, KVM_INTERRUPT, &interrupt);
-        }
-        mshv_child_update_request(vp);
-    }
-    run->request_interrupt_window = (cs->interrupt_request & CPU_INTERRUPT_HARD) != 0;
-    run->cr8 = hv_lapic_read_cr8(vp->core);
-}
-
-/* -- Undoing -- */
 
 /* Let KVM complete what it was left for, and whatever it leaves for next in the same instruction. */
 #define COMPLETIONS_MOST 8192
@@ -276,6 +285,41 @@ static void complete_instruction(CPUState *cs)
             return;
     }
 }
+
+/* -- Interrupts: the local APIC is the core's -- */
+
+static void inject_nmi(CPUState *cs)
+{
+    qatomic_and(&cs->interrupt_request, ~CPU_INTERRUPT_NMI);
+    kvm_vcpu_ioctl(cs, KVM_NMI);
+}
+
+static void inject(struct mshv_vp *vp, bool registers_are_new)
+{
+    CPUState *cs = CPU(vp->cpu);
+    struct kvm_run *run = cs->kvm_run;
+    int vector;
+
+    mshv_child_update_request(vp);
+    if (cs->interrupt_request & CPU_INTERRUPT_NMI)
+        inject_nmi(cs);
+    if (registers_are_new && (cs->interrupt_request & CPU_INTERRUPT_HARD))
+        complete_instruction(cs); /* there is none: KVM only looks whether it could take an interrupt */
+    if ((cs->interrupt_request & CPU_INTERRUPT_HARD) && run->ready_for_interrupt_injection &&
+        (vp->cpu->env.eflags & IF_MASK)) {
+        vector = hv_child_interrupt(vp->core);
+        if (vector >= 0) {
+            struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
+
+            kvm_vcpu_ioctl(cs, KVM_INTERRUPT, &interrupt);
+        }
+        mshv_child_update_request(vp);
+    }
+    run->request_interrupt_window = (cs->interrupt_request & CPU_INTERRUPT_HARD) != 0;
+    run->cr8 = hv_lapic_read_cr8(vp->core);
+}
+
+/* -- Undoing -- */
 
 static void undo_state(const CPUX86State *env, struct mshv_undo_state *state)
 {
@@ -696,12 +740,14 @@ static int exec_child(X86Hypervisor *hv, X86CPU *cpu)
     }
     mshv_child_update_request(vp);
     while (next == NEXT_GO_ON && !is_still_halted(vp)) {
+        bool registers_are_new = CPU(cpu)->vcpu_dirty;
+
         if (!put_registers(vp)) {
             hv_invalid_vp_state(vp->core);
             break;
         }
         update_tsc(vp);
-        inject(vp);
+        inject(vp, registers_are_new);
         if (!enter(vp))
             break;
         next = handle_exit(vp, CPU(cpu)->kvm_run);

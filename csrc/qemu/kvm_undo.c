@@ -27,10 +27,12 @@ struct instruction {
 
     enum kind kind;
     bool string_read, string_write;
+    bool writes; /* to memory */
     unsigned reg; /* ModRM.reg with REX.R */
     size_t immediate; /* bytes behind */
     unsigned places;
     uint64_t place[PLACES];
+    uint64_t pushed; /* where PUSH or CALL has written to; `place` is what it reads */
 };
 
 /* -- Bytes -- */
@@ -254,6 +256,46 @@ static size_t two_byte_immediate(const struct instruction *i, uint8_t opcode)
     return IS_IN(opcode, 0x80, 0x8F) ? (i->operand == 2 ? 2 : 4) : 0;
 }
 
+/* `sub` is ModRM.reg. */
+static bool one_byte_writes(uint8_t opcode, unsigned sub)
+{
+    if (opcode < 0x38)
+        return (opcode & 7) < 2;
+    if (IS_IN(opcode, 0x80, 0x83))
+        return sub != 7;
+    if (opcode == 0xF6 || opcode == 0xF7)
+        return sub == 2 || sub == 3;
+    if (opcode == 0xFE || opcode == 0xFF)
+        return sub < 4;
+    if (opcode == 0xD9)
+        return IS_IN((uint8_t)sub, 2, 3, 6, 7);
+    if (opcode == 0xDB || opcode == 0xDD || opcode == 0xDF)
+        return IS_IN((uint8_t)sub, 1, 3, 6, 7);
+    return IS_IN(opcode, 0x86, 0x89, 0x8C, 0x8C, 0x8F, 0x8F, 0xA2, 0xA5, 0xAA, 0xAB, 0xC0, 0xC1, 0xC6, 0xC7, 0xD0,
+                 0xD3);
+}
+
+static bool two_byte_writes(uint8_t opcode, unsigned sub)
+{
+    if (opcode == 0xBA)
+        return sub >= 5;
+    if (opcode == 0xAE)
+        return sub == 0 || sub == 3 || sub == 4 || sub == 6;
+    if (opcode < 2)
+        return sub < 2 || (opcode == 1 && sub == 4);
+    return IS_IN(opcode, 0x11, 0x11, 0x13, 0x13, 0x17, 0x17, 0x29, 0x29, 0x2B, 0x2B, 0x7E, 0x7F, 0x90, 0x9F, 0xA4, 0xA5,
+                 0xAB, 0xAD, 0xB0, 0xB1, 0xB3, 0xB3, 0xBB, 0xBB, 0xC0, 0xC1, 0xC3, 0xC3, 0xC7, 0xC7, 0xD6, 0xD6, 0xE7,
+                 0xE7);
+}
+
+/* 0F 38 (`map` 2) and 0F 3A (3) */
+static bool three_byte_writes(unsigned map, uint8_t opcode)
+{
+    if (map == 2)
+        return IS_IN(opcode, 0x2E, 0x2F, 0x8E, 0x8E, 0xF1, 0xF1);
+    return IS_IN(opcode, 0x14, 0x17, 0x19, 0x19, 0x1D, 0x1D, 0x39, 0x39);
+}
+
 /* -- Particular instructions -- */
 
 /* The width of RSP, and of what is pushed. */
@@ -278,9 +320,9 @@ static uint64_t stack_linear(const struct mshv_undo_state *s, uint64_t rsp)
 static void push(const struct mshv_undo_state *s, struct instruction *i, enum kind kind)
 {
     i->kind = kind;
+    i->writes = true;
     set_pushed_size(s, i);
-    /* It has been done: RSP is where it went. */
-    add_place(i, stack_linear(s, s->gpr[RSP]));
+    i->pushed = stack_linear(s, s->gpr[RSP]); /* when it has been done */
 }
 
 static void string_operand(struct instruction *i, uint8_t opcode)
@@ -334,6 +376,7 @@ static void decode_one_byte(const struct mshv_undo_state *s, struct instruction 
         if ((opcode & 0xFE) == 0xF6 && sub < 2)
             i->immediate = i->operand == 1 ? 1 : i->operand == 2 ? 2 : 4;
     }
+    i->writes = one_byte_writes(opcode, sub);
     if (is_string(opcode))
         string_operand(i, opcode);
     else if (IS_IN(opcode, 0x50, 0x57, 0x68, 0x68, 0x6A, 0x6A, 0x9C, 0x9C) ||
@@ -353,16 +396,18 @@ static void decode_one_byte(const struct mshv_undo_state *s, struct instruction 
 static void decode_two_byte(const struct mshv_undo_state *s, struct instruction *i, uint64_t at)
 {
     uint8_t opcode = next(i);
+    unsigned sub = 0;
 
     if (opcode == 0x38 || opcode == 0x3A) {
         i->immediate = opcode == 0x3A;
-        next(i);
+        i->writes = three_byte_writes(opcode == 0x38 ? 2 : 3, next(i));
         take_modrm(s, i, at, i->immediate);
     } else {
         i->immediate = two_byte_immediate(i, opcode);
         if (two_byte_has_modrm(opcode))
-            take_modrm(s, i, at, i->immediate);
-        else if (opcode == 0xA0 || opcode == 0xA8)
+            sub = take_modrm(s, i, at, i->immediate);
+        i->writes = two_byte_writes(opcode, sub);
+        if (opcode == 0xA0 || opcode == 0xA8)
             push(s, i, PUSH);
     }
 }
@@ -379,6 +424,7 @@ static void decode_vex(const struct mshv_undo_state *s, struct instruction *i, u
         next(i);
     }
     first = next(i);
+    i->writes = map == 1 ? two_byte_writes(first, 0) : three_byte_writes(map, first);
     i->immediate = map == 3 || (map == 1 && two_byte_immediate(i, first));
     take_modrm(s, i, at, i->immediate);
 }
@@ -486,6 +532,10 @@ static void begin(struct instruction *i, const struct mshv_undo_access *access, 
 
 static bool find_place(const struct instruction *i, const struct mshv_undo_access *access, uint64_t *linear)
 {
+    if (access->write && (i->kind == PUSH || i->kind == CALL)) {
+        *linear = i->pushed;
+        return access->is_there(access->opaque, i->pushed);
+    }
     for (unsigned n = 0; n < i->places; n++) {
         if (access->is_there(access->opaque, i->place[n])) {
             *linear = i->place[n];
@@ -504,7 +554,7 @@ static bool fits_write(const struct mshv_undo_state *after, const struct mshv_un
 
     begin(&i, access, at, length ? length : MSHV_INSTRUCTION_MOST);
     size = decode(after, &i, at);
-    if (!size || (length ? size != length : i.kind != STRING || !i.rep))
+    if (!size || !i.writes || (length ? size != length : i.kind != STRING || !i.rep))
         return false;
     if (i.operand_known && access->size < i.operand &&
         access->size + (access->size & (access->size - 1)) == access->size)
@@ -542,17 +592,32 @@ static bool undo_call(struct mshv_undo_state *state, const struct mshv_undo_acce
     return false;
 }
 
+static bool is_prefix(const struct mshv_undo_access *access, uint64_t at, unsigned bits)
+{
+    struct instruction i = {0};
+    uint8_t byte;
+
+    if (access->read_code(access->opaque, at, &byte, 1) != 1)
+        return false;
+    return take_prefix(&i, byte) || (bits == 64 && (byte & 0xF0) == 0x40);
+}
+
 static bool undo_write(struct mshv_undo_state *state, const struct mshv_undo_access *access, uint64_t *linear)
 {
-    struct mshv_undo_state before;
+    struct mshv_undo_state before, longer;
+    size_t length = 0;
 
-    for (size_t length = 0; length <= MSHV_INSTRUCTION_MOST; length++) {
-        if (fits_write(state, access, state->rip - length, length, &before, linear)) {
-            *state = before;
-            return true;
-        }
+    while (length <= MSHV_INSTRUCTION_MOST && !fits_write(state, access, state->rip - length, length, &before, linear))
+        length++;
+    if (length > MSHV_INSTRUCTION_MOST)
+        return undo_call(state, access, linear);
+    while (length > 0 && length < MSHV_INSTRUCTION_MOST && is_prefix(access, state->rip - length - 1, state->bits)) {
+        length++;
+        if (fits_write(state, access, state->rip - length, length, &longer, linear))
+            before = longer;
     }
-    return undo_call(state, access, linear);
+    *state = before;
+    return true;
 }
 
 /* Registers are as before a read. */

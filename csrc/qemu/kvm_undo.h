@@ -3,8 +3,8 @@
  * Which instruction KVM executed when it told of an access to memory that is not there.
  *
  * An intercept leaves the instruction unretired (TLFS 9.1), but KVM has changed the registers before it tells of a
- * write. The instruction is found behind them: among those that could end at RIP it is the shortest that accesses this
- * address. A longer one differs by prefixes that do nothing. No QEMU and no core in here.
+ * write. The instruction is found behind them: among those that could end at RIP it is the shortest that writes to this
+ * address, with all the prefixes it may have. No QEMU and no core in here.
  */
 #ifndef MICROSOFT_HYPERVISOR_KVM_UNDO_H
 #define MICROSOFT_HYPERVISOR_KVM_UNDO_H

@@ -62,6 +62,7 @@ static int child_pre_save(void *opaque)
     struct mshv_vp *vp = opaque;
     CPUState *cs = CPU(vp->cpu);
 
+    mshv_sync_registers(vp);
     vp->saved_idle = vp->cpu->env.hypervisor_idle;
     vp->saved_apic_id = vp->cpu->apic_id;
     vp->saved_halted = cs->halted;
@@ -80,7 +81,7 @@ static int child_post_load(void *opaque, int version_id)
     cs->halted = vp->saved_halted;
     cs->interrupt_request = (int)vp->saved_request;
     cs->exception_index = vp->saved_exception;
-    vp->unchecked = true;
+    vp->unchecked = vp->put_all = true;
     mshv_hold(vp);
     return 0;
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from root import ALL_RIGHTS, INTERCEPT_SUSPEND, Root
 from simulated_guest import Message
@@ -43,8 +44,10 @@ class Header:
 class Parent(Root):
     """The root with the SynIC of both VPs open, and one active child with memory and VPs."""
 
-    def __init__(self, generation: str, *, child_vps: int = 1, memory: int = 64, deposit: int = 256) -> None:
-        super().__init__(generation)
+    def __init__(
+        self, generation: str, *, child_vps: int = 1, memory: int = 64, deposit: int = 256, **config: Any
+    ) -> None:
+        super().__init__(generation, **config)
         for vp in (0, 1):
             self.enable_synic(vp)
             self.set_sint(0, SINT0_VECTOR, vp)

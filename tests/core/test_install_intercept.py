@@ -46,6 +46,15 @@ def test_access_types(parent: Parent, kind: int, access: int) -> None:
     assert parent.try_install(kind, 0, access) == expected
 
 
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_types_that_the_platform_does_not_offer(generation: str, kind: int) -> None:
+    """TLFS 9.3.1: where CPUID and exceptions cannot be intercepted, theirs are no valid types."""
+    parent = Parent(generation, fewer_intercepts=True)
+    offered = kind in (IO_PORT, MSR)
+    assert parent.try_install(kind) == (Status.SUCCESS if offered else Status.INVALID_PARAMETER)
+    assert parent.try_install(kind, 0, NONE) == Status.SUCCESS
+
+
 @pytest.mark.parametrize("access", [0x100, 0x103, 0x80000003])
 def test_access_type_is_checked_whole(parent: Parent, access: int) -> None:
     """TLFS 9.2.3, 9.3.1: the field has four bytes."""

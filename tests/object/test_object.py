@@ -130,7 +130,7 @@ def test_wrong_combination_ends_with_one_line(case: str) -> None:
 
 KVM = ["-machine", "q35", "-accel", "kvm", "-cpu", "qemu64"]
 WRONG_KVM: dict[str, tuple[list[str], str]] = {
-    "children": ([*KVM, "-object", f"{OBJECT},role=root"], "use -accel tcg"),
+    "an idle root": ([*KVM, "-object", f"{OBJECT},role=root"], "kernel-irqchip=off"),
     "KVM's own emulation": (
         ["-machine", "q35", "-accel", "kvm", "-cpu", "qemu64,hv-relaxed", "-object", OBJECT],
         "hv-* flags of -cpu",

@@ -259,3 +259,38 @@ def test_properties_are_strings() -> None:
     assert run.parse_property("name=a=b") == ("name", "a=b")
     with pytest.raises(argparse.ArgumentTypeError):
         run.parse_property("name=")
+
+
+def test_no_kvm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A host without KVM, or one that keeps it from the user, is told of before anything is started."""
+    device = tmp_path / "kvm"
+    monkeypatch.setattr(run.check_kvm, "__defaults__", (device,))
+    assert "which is not there" in one_line(capsys, "run", "--accel", "kvm")
+    device.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != device)
+    assert "which this user may not open" in one_line(capsys, "run", "--accel", "kvm,kernel-irqchip=off")
+
+
+@pytest.mark.parametrize(
+    ("words", "machine"),
+    [
+        (["--accel", "kvm"], "q35"),
+        (["--accel", "kvm", "--property", "role=root"], "q35,kernel-irqchip=off"),
+        (["--accel", "kvm", "--property", "role=root", "--machine", "pc,kernel-irqchip=on"], "pc,kernel-irqchip=on"),
+        (["--property", "role=root"], "q35"),
+    ],
+)
+def test_root_on_kvm_has_an_apic_that_tells_of_halts(
+    words: list[str], machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine type follows from what is asked for, unless it says itself."""
+    seen: list[MachineOptions] = []
+
+    async def remember(options: MachineOptions, *_: Any) -> Any:
+        seen.append(options)
+        raise UserError("enough")
+
+    monkeypatch.setattr(run, "run", remember)
+    monkeypatch.setattr(run, "check_kvm", lambda: None)
+    assert cli.main(["run", "--kernel", "/dev/null", *words]) == 1
+    assert seen[0].machine == machine

@@ -7,6 +7,7 @@ VP of it counts (state_guest.c). The root's console says how far they are, and w
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -25,9 +26,10 @@ LINES = 4
 PAUSE = 2.0  # seconds
 WAKE_UPS = 25  # between lines
 DISK_SIZE = 1 << 20  # bytes; the machine's state comes on top
-ACCELERATORS = ("tcg,thread=multi", "tcg,thread=single")
+TCG = ("tcg,thread=multi", "tcg,thread=single")
 
-pytestmark = pytest.mark.parametrize("accel", ACCELERATORS)
+on_tcg = pytest.mark.parametrize("accel", TCG)
+on_all = pytest.mark.parametrize("accel", (*TCG, "kvm"))
 
 Start = Callable[..., SyncMachine]
 
@@ -70,14 +72,18 @@ def check_continuity(before: Line, after: list[Line]) -> None:
 def start_root(hv_machine: HvMachineFactory, accel: str) -> Start:
     """Give a function that starts the root."""
     image = build_image(HERE / "state_guest.c", 64, root=True)
+    if accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("there is no usable /dev/kvm here")
 
     def start(**options: Any) -> SyncMachine:
         return hv_machine(
             kernel=image.path,
             memory="256M",
-            smp=2,
+            smp=1 if accel == "kvm" else 2,  # some hosts' KVM starts no others
             console="debugcon",
             accel=accel,
+            machine="q35,kernel-irqchip=off" if accel == "kvm" else "q35",
+            cpu="qemu64" if accel == "kvm" else None,
             append="generation=current",
             hypervisor={"role": "root"},
             actions={"reboot": "reset"},
@@ -91,7 +97,7 @@ def start_root(hv_machine: HvMachineFactory, accel: str) -> Start:
 def running(start_root: Start) -> SyncMachine:
     """Give a root whose child runs."""
     machine = start_root()
-    machine.wait_for("^ready", timeout=20)
+    machine.wait_for("^ready", timeout=60)
     wait_lines(machine, LINES)
     return machine
 
@@ -101,6 +107,7 @@ def partitions(machine: SyncMachine) -> list[Any]:
     return [partition["id"] for partition in machine.execute("query-hv-partitions")]
 
 
+@on_all
 def test_stop_and_cont(running: SyncMachine) -> None:
     """Children stand still while the machine is stopped, and so does their time."""
     running.stop()
@@ -120,6 +127,7 @@ def add_disk(machine: SyncMachine, path: Path) -> str:
     return "disk"
 
 
+@on_all
 def test_snapshot(running: SyncMachine, tmp_path: Path) -> None:
     """A snapshot holds the children; the machine goes back to it while they run, and after they have gone."""
     disk = add_disk(running, tmp_path / "disk.qcow2")
@@ -141,6 +149,7 @@ def test_snapshot(running: SyncMachine, tmp_path: Path) -> None:
         check_continuity(saved, wait_lines(running, LINES, count))
 
 
+@on_tcg
 def test_system_reset(running: SyncMachine) -> None:
     """A reset of the machine deletes children while they run, and the root starts anew, again and again."""
     for _ in range(3):
@@ -156,6 +165,7 @@ def test_system_reset(running: SyncMachine) -> None:
     wait_lines(running, LINES, len(lines(running)))
 
 
+@on_all
 def test_migration(running: SyncMachine, start_root: Start, tmp_path: Path) -> None:
     """A machine that is saved to a file goes on in another QEMU, which makes its children's processors."""
     state = tmp_path / "state"
