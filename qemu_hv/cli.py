@@ -24,6 +24,9 @@ _COMMANDS = {
     "status": ("qemu_hv.status", "show the hypervisor of a running machine"),
     "partitions": ("qemu_hv.partitions", "draw the partitions of a running machine"),
     "partition": ("qemu_hv.partition", "pause, resume, delete or look at a partition of a running machine"),
+    "stats": ("qemu_hv.statistics.command", "show what the hypervisor of a running machine has counted"),
+    "top": ("qemu_hv.statistics.top", "watch partitions, processors and hypercalls of a running machine"),
+    "export": ("qemu_hv.statistics.export", "serve the counters of a running machine to Prometheus"),
     "info": ("qemu_hv.info", "show versions, paths, accelerators and the cache"),
     "kernels": ("qemu_hv.kernels_command", "list or fetch stock Debian kernels"),
 }

@@ -6,7 +6,7 @@
  * handler and writes the output. Order of checks (TLFS 4.11.2 leaves it open): #UD, call code, input value, alignment,
  * privilege, partition ID, state, parameters.
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -106,6 +106,39 @@ static struct outcome leave(enum hv_exit exit)
     return (struct outcome){.exit = exit};
 }
 
+/* Which kind of hypercalls it is counted as (TLFS J.4.2): that of its chapter, which for later calls is told here. */
+static uint8_t counter_of(unsigned row)
+{
+    switch (row) {
+    case HV_CALL_ROW_flush_virtual_address_space_ex_HV_GEN_CURRENT:
+    case HV_CALL_ROW_flush_virtual_address_list_ex_HV_GEN_CURRENT:
+        return HV_VPV_VirtualMmuHypercalls;
+    case HV_CALL_ROW_send_synthetic_cluster_ipi_HV_GEN_CURRENT:
+    case HV_CALL_ROW_send_synthetic_cluster_ipi_ex_HV_GEN_CURRENT:
+        return HV_VPV_VirtualInterruptHypercalls;
+    default:
+        break;
+    }
+    switch (strtoul(hv_hypercall_rows[row].section, NULL, 10)) {
+    case 6:
+        return HV_VPV_LogicalProcessorHypercalls;
+    case 8:
+        return HV_VPV_GpaSpaceHypercalls;
+    case 10:
+        return HV_VPV_VirtualProcessorHypercalls;
+    case 12:
+        return HV_VPV_VirtualMmuHypercalls;
+    case 13:
+        return HV_VPV_VirtualInterruptHypercalls;
+    case 14:
+        return HV_VPV_SyntheticInterruptHypercalls;
+    case 18:
+        return HV_VPV_LongSpinWaitHypercalls;
+    default:
+        return HV_VPV_OtherHypercalls;
+    }
+}
+
 void hv_hypercall_init(struct hv *hv)
 {
     memset(hv->call_row, HV_NO_ROW, sizeof(hv->call_row));
@@ -123,6 +156,7 @@ void hv_hypercall_init(struct hv *hv)
         if (!info->fast)
             reserved |= INPUT_FAST;
         hv->call_reserved[row] = reserved;
+        hv->call_counter[row] = counter_of(row);
     }
 }
 
@@ -433,18 +467,20 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
 enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 {
     struct hv_partition *partition = vp->partition;
-    uint64_t input, result;
+    uint64_t input, result, began;
     unsigned code, row;
     struct outcome outcome;
 
     /* TLFS 4.5; without an enabled page there is no interface to call through. */
     if (!frame->legal || !(atomic_load_explicit(&partition->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
         return HV_EXIT_UD;
+    began = hv_cost_begin(vp, HV_VPV_Hypercalls);
     input = input_value(frame);
     code = INPUT_CODE(input);
     row = code < HV_CALL_CODES ? partition->hv->call_row[code] : HV_NO_ROW;
     if (row == HV_NO_ROW) {
-        vp->unknown_hypercalls++;
+        hv_counter_add(&vp->unknown_hypercalls, 1);
+        HV_COUNT(vp, OtherHypercalls);
         outcome = fail(HV_STATUS_INVALID_HYPERCALL_CODE);
     } else {
         outcome = dispatch(vp, frame, row, input);
@@ -454,8 +490,11 @@ enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
         }
         if (outcome.exit != HV_EXIT_DONE)
             return outcome.exit;
-        vp->hypercalls[row]++;
+        hv_counter_add(&vp->hypercalls[row], 1);
+        hv_counter_add(&vp->stats.release[partition->hv->call_counter[row]], 1);
     }
+    HV_COUNT(vp, Hypercalls);
+    hv_cost_end(vp, HV_VPV_Hypercalls, began);
     result = (uint64_t)outcome.reps_done << 32 | outcome.status;
     set_result(frame, result);
     if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))

@@ -3,7 +3,7 @@
  * Access to synthetic MSRs (TLFS 11.10, appendix H): the table, privileges, and registers that belong to no larger
  * facility. An access that the table, the privileges or the generation do not allow is #GP.
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -96,31 +96,39 @@ enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
+    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
+    enum hv_exit exit;
 
     if (slot >= HV_MSR_CODES || !hv->msr_read[slot] ||
         !gate_is_open(vp->partition, &hv_msr_rows[row = hv->msr_row[slot]])) {
-        vp->unknown_msrs++;
+        hv_counter_add(&vp->unknown_msrs, 1);
         return HV_EXIT_GP;
     }
-    vp->msr_reads[row]++;
-    return hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
+    hv_counter_add(&vp->msr_reads[row], 1);
+    exit = hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
+    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    return exit;
 }
 
 enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
+    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
+    enum hv_exit exit;
 
     if (slot >= HV_MSR_CODES || !hv->msr_write[slot] ||
         !gate_is_open(vp->partition, &hv_msr_rows[row = hv->msr_row[slot]])) {
-        vp->unknown_msrs++;
+        hv_counter_add(&vp->unknown_msrs, 1);
         return HV_EXIT_GP;
     }
-    vp->msr_writes[row]++;
+    hv_counter_add(&vp->msr_writes[row], 1);
     hv_calling_vp = vp;
-    return hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
+    exit = hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
+    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    return exit;
 }
 
 /* -- System reset (TLFS 6.3.5) -- */

@@ -220,6 +220,7 @@ static hv_status set_virtual_tlb_pages(struct hv_partition *partition, uint64_t 
             hv_pool_release(partition, old - value);
     }
     partition->properties.virtual_tlb_pages = value;
+    hv_stats_properties_changed(partition);
     return HV_STATUS_SUCCESS;
 }
 
@@ -283,6 +284,7 @@ void hv_properties_reset(struct hv_partition *partition)
         .xsave_features = config->xsave_features & ~XSAVE_RESERVED,
         .clflush_size = config->clflush_size,
     };
+    hv_stats_properties_changed(partition);
 }
 
 /* -- Hypercalls -- */

@@ -123,5 +123,6 @@ void hv_state_ports(struct hv_stream *s, struct hv *hv); /* state_ports.c: ports
 void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /* state_gpa.c: the map */
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition); /* memory_pool.c: after all that is charged */
 void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition); /* intercept.c */
+void hv_state_stats(struct hv_stream *s, struct hv *hv); /* stats.c: before pools, when all objects are there */
 
 #endif

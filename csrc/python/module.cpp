@@ -10,6 +10,7 @@
 #include "children_module.hpp"
 #include "fuzz.h"
 #include "machine.hpp"
+#include "stats_module.hpp"
 #include "tables.hpp"
 
 namespace py = pybind11;
@@ -551,6 +552,7 @@ PYBIND11_MODULE(_core, module)
 {
     module.doc() = "The hypervisor's core on a simulated platform: Python is the machine.";
     add_tables(module);
+    add_stats_tables(module);
     add_exceptions(module);
     add_hypercall_result(module);
     py::class_<Machine> type(module, "Machine",
@@ -569,6 +571,7 @@ PYBIND11_MODULE(_core, module)
     add_records(type);
     add_state(type);
     add_children(type);
+    add_stats(type);
     module.def("default_config", &default_config, "generation"_a,
                "What a partition with role=guest has by default in this generation.");
     module.def(
