@@ -19,7 +19,7 @@ from . import generated_page, resources
 
 __all__ = ["Definition", "parse_schema", "render", "schema_text"]
 
-SCHEMA = "qapi/microsoft-hypervisor-target.json"
+SCHEMAS = ["qapi/microsoft-hypervisor-target.json", "qapi/hypervisor-statistics-target.json"]
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "qmp.md"
 
 _INTRODUCTION = """\
@@ -71,23 +71,26 @@ class Definition:
 
 
 def schema_text() -> str:
-    """Return the schema, from the patch that adds it.
+    """Return the schema files, one after the other, from the patches that add them.
 
     Raises:
-        FileNotFoundError: no patch does.
+        FileNotFoundError: no patch adds one of them.
     """
-    for patch in sorted(resources.patches().glob("*.patch")):
-        text = patch.read_text(encoding="utf-8")
-        start = text.find(f"\n+++ b/{SCHEMA}\n")
+    patches = [path.read_text(encoding="utf-8") for path in sorted(resources.patches().glob("*.patch"))]
+    return "\n".join(_added_file(patches, name) for name in SCHEMAS)
+
+
+def _added_file(patches: list[str], name: str) -> str:
+    for text in patches:
+        start = text.find(f"\n+++ b/{name}\n")
         if start >= 0:
-            lines = text[start + 1 :].split("\n")[2:]
             added = []
-            for line in lines:
+            for line in text[start + 1 :].split("\n")[2:]:
                 if not line.startswith("+"):
                     break
                 added.append(line[1:])
             return "\n".join(added) + "\n"
-    raise FileNotFoundError(f"no patch adds {SCHEMA}")
+    raise FileNotFoundError(f"no patch adds {name}")
 
 
 def parse_schema(text: str) -> list[Definition]:

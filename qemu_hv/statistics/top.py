@@ -28,9 +28,9 @@ _INTERCEPTS = [
     ("CR", "ControlRegisterAccesses"),
     ("HLT", "HltInstructions"),
     ("INVLPG", "PageInvalidations"),
-    ("page fault", "PageFaultIntercepts"),
+    ("#PF", "PageFaultIntercepts"),
     ("APIC", "ApicMmioAccesses"),
-    ("interrupt", "ExternalInterrupts"),
+    ("ext.intr", "ExternalInterrupts"),
     ("other", "OtherIntercepts"),
 ]
 _MESSAGES = [("I/O", "IoInterceptMessages"), ("memory", "MemoryInterceptMessages"), ("other", "OtherMessages")]
@@ -112,14 +112,12 @@ def _head(history: History) -> str:
     c = hypervisor.counters
     return (
         f"[bold]{c['Partitions']} partitions, {c['VirtualProcessors']} VPs on {c['LogicalProcessors']} processors, "
-        f"{c['TotalPages']} pages in pools, {c['MonitoredNotifications']} monitored notifications[/bold]\n"
+        f"{c['TotalPages']} pages in pools[/bold]\n"
     )
 
 
 def _processors(history: History) -> Table:
-    table = _table(
-        "Logical processors", "", "busy", "hypervisor", "switches/s", "halts/s", "IPIs/s", "timers/s", "hw/s"
-    )
+    table = _table("Logical processors", "", "busy", "hv", "switches/s", "halts/s", "IPIs/s", "timers/s", "hw/s")
     symbols = ("ContextSwitches", "ProcessorHalts", "InterProcessorInterrupts", "TimerInterrupts", "HardwareInterrupts")
     for key, _ in _of(history, "logical-processor"):
         shares = (_share(history.rate(key, symbol)) for symbol in ("TotalRunTime", "HypervisorRunTime"))
@@ -146,8 +144,10 @@ def _partitions(history: History) -> Table:
 
 
 def _vps(history: History) -> Table:
-    columns = ("", "run time", "hypervisor", "hypercalls/s", "ns each", "interrupts/s", "synthetic/s", "IPIs/s")
-    table = _table("\nVirtual processors", *columns, *(f"{name} msg/s" for name, _ in _MESSAGES))
+    columns = ("", "run", "hv", "calls/s", "ns each", "intr/s", "synic/s", "IPIs/s")
+    table = _table(
+        "\nVirtual processors; intercept messages to the parent a second", *columns, *(n for n, _ in _MESSAGES)
+    )
     for key, sample in _of(history, "vp"):
         table.add_row(
             key.label,
