@@ -178,6 +178,12 @@ class OverlayKind(IntEnum):
     APIC_ASSIST = 2
     SIEF = 3
     SIM = 4
+    STATS_PARTITION_RETAIL = 5
+    STATS_PARTITION_INTERNAL = 6
+    STATS_VP_RETAIL = 7
+    STATS_VP_INTERNAL = 8
+    STATS_OWN_PARTITION = 9
+    STATS_OWN_VP = 10
 
 class Register(IntEnum):
     """Names of a VP's registers (TLFS 11.2)."""
@@ -380,6 +386,7 @@ class Translation(IntEnum):
     UNMAPPED = 3
     DENIED = 4
     FAULT = 5
+    CHECK = 6
 
 class Line(IntEnum):
     """Lines of a child VP's processor."""
@@ -469,6 +476,54 @@ class HypercallRow:
 
 hypercall_rows: Final[tuple[HypercallRow, ...]]
 """All rows, in the order of the counters in `VpState` and of `Trace.row`."""
+
+class StatsRow:
+    """A counter of the core's table (TLFS appendix J)."""
+
+    @property
+    def group(self) -> str:
+        """The group, as the text abbreviates it."""
+
+    @property
+    def index(self) -> int:
+        """Index in the group."""
+
+    @property
+    def symbol(self) -> str:
+        """An identifier, unique among an object's counters."""
+
+    @property
+    def name(self) -> str:
+        """The specification's name."""
+
+    @property
+    def unit(self) -> str:
+        """Of the value: "", "pages", "100ns", "ns" or "%"."""
+
+    @property
+    def what(self) -> str:
+        """What is counted, or why nothing is."""
+
+    @property
+    def generations(self) -> int:
+        """Bits of `GENERATIONS`."""
+
+    @property
+    def object(self) -> int:
+        """HV_STATS_OBJECT_TYPE (TLFS 21.2.1)."""
+
+    @property
+    def kind(self) -> str:
+        """One of "level", "count", "time", "cost", "percent"."""
+
+    @property
+    def by(self) -> str:
+        """Who counts: "core", "platform" (which tells the core), "never"."""
+
+stats_rows: Final[tuple[StatsRow, ...]]
+"""All counters."""
+stats_groups: Final[tuple[tuple[str, int, int, str, str], ...]]
+"""Groups: abbreviation, HV_STATS_OBJECT_TYPE, ID, name, section."""
 
 class MsrRow:
     """A row of the core's MSR table (TLFS appendix H): one register, or a family of consecutive ones."""
@@ -1259,6 +1314,18 @@ class Machine:
 
     def lp_of(self, vp: int) -> int:
         """The LP that a VP is assigned to."""
+
+    def stats(self) -> list[tuple[int, int, int, dict[str, int]]]:
+        """Type of object (TLFS 21.2.1), partition ID, index, and counters by `StatsRow.symbol`, of every object."""
+
+    def count(self, vp: int, counter: int, ticks: int = 0) -> None:
+        """Tell of an event that only the platform sees: index in group VPV, and how many TSC ticks it takes."""
+
+    def count_shared(self, vp: int, counter: int) -> None:
+        """The same of an event that another thread sees."""
+
+    call_ticks: int
+    """TSC ticks that a switch of address spaces takes."""
 
     def handle(self, partition: int, vp_index: int) -> int | None:
         """Handle of a partition's VP."""

@@ -26,6 +26,9 @@ _COMMANDS = {
     "partition": ("qemu_hv.partition", "pause, resume, delete or look at a partition of a running machine"),
     "events": ("qemu_hv.events", "show or export what the hypervisor of a running machine does"),
     "inject": ("qemu_hv.inject", "make what the guest of a running machine asks of the hypervisor fail"),
+    "stats": ("qemu_hv.statistics.command", "show what the hypervisor of a running machine has counted"),
+    "top": ("qemu_hv.statistics.top", "watch partitions, processors and hypercalls of a running machine"),
+    "export": ("qemu_hv.statistics.export", "serve the counters of a running machine to Prometheus"),
     "info": ("qemu_hv.info", "show versions, paths, accelerators and the cache"),
     "kernels": ("qemu_hv.kernels_command", "list or fetch stock Debian kernels"),
 }

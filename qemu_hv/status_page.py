@@ -7,6 +7,7 @@ the source tree is the one the tables make (exit status 1 when it is not).
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from qemu_hv import generated_page, tables
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "csrc" / "hv" / "tlfs"
 PAGE = ROOT / "docs" / "status.md"
+STATS_TESTS = ROOT / "tests" / "core" / "test_stats.py"
+GUEST_TESTS = [ROOT / "tests" / "guests" / "stats.c"]
 
 # Chapters of the specification: (number, title, state, files of the core, files of its tests).
 CHAPTERS = [
@@ -37,7 +40,7 @@ CHAPTERS = [
     ("18", "Scheduler", "done but for virtual hyperthreads", "scheduler.c", "test_scheduler.py"),
     ("19", "Event logging", "done", "event_log*.c", "test_event_log.py, test_events.py"),
     ("20", "Guest debugging support", "done", "debug.c", "test_debug.py"),
-    ("21", "Statistics", "missing", "", ""),
+    ("21", "Statistics", "done", "stats.c", "test_stats.py"),
     ("22", "Booting", "done", "boot.c", "test_root_boot.py"),
     ("23", "System properties", "done", "system_property.c", "test_system_property.py"),
 ]
@@ -131,6 +134,44 @@ def _event_row(event: tables.Event) -> list[str]:
     return [f"0x{event.number:04X}", name, event.group, ", ".join(event.fields), works, event.text]
 
 
+def _statistic_row(counter: tables.Statistic) -> list[str]:
+    return [
+        counter.group,
+        str(counter.index),
+        counter.name,
+        counter.unit or {"COUNT": "events", "LEVEL": ""}.get(counter.kind, ""),
+        counter.by.lower(),
+        GENERATIONS[counter.generations],
+        counter.what,
+        _tests_of(counter),
+    ]
+
+
+def _tests_of(counter: tables.Statistic) -> str:
+    """The tests that move a counter: those of the file that name its symbol."""
+    if counter.by == "NEVER":
+        return "always 0"
+    symbol = counter.symbol[: -len("Cost")] if counter.symbol.endswith("Cost") else counter.symbol
+    quoted = re.compile(f'"{counter.symbol}"|{{?"{symbol}(Cost)?"')
+    names = [name for name, text in _functions(STATS_TESTS) if quoted.search(text)]
+    if not names and counter.symbol.endswith("Hypercalls"):
+        names = ["test_hypercalls_by_kind"]
+    if not names and counter.by == "PLATFORM":
+        names = ["test_events_of_the_platform"]
+    if not names and counter.symbol.endswith("Cost"):
+        names = ["test_hypercall_cost"]
+    names += [
+        f"*{path.name}*" for path in GUEST_TESTS if f"HV_{counter.group}_{counter.symbol}," in path.read_text("utf-8")
+    ]
+    return ", ".join(names[:4])
+
+
+def _functions(path: Path) -> list[tuple[str, str]]:
+    """Names and texts of a file's test functions."""
+    parts = re.split(r"^def (test_\w+)", path.read_text("utf-8"), flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2]))
+
+
 def _bit_rows(table: str, registers: dict[range, str]) -> list[list[str]]:
     rows = []
     for bit in tables.bits(TABLES, table):
@@ -201,6 +242,16 @@ def render() -> str:
         "when its pool has fewer that are free.",
         "",
         *_table(["object", "pages"], [[cost.meaning, str(cost.pages)] for cost in tables.costs(TABLES)]),
+        "## Statistics counters",
+        "",
+        'TLFS appendix J, by group and index. A name with "/sec" is a number since the object was made. Counted by the',
+        "core; by the platform too, where TCG does without the core (not with KVM); or never, for the reason given.",
+        "Tests are in `tests/core/test_stats.py`; those in italics also in `tests/guests`.",
+        "",
+        *_table(
+            ["group", "index", "name", "unit", "by", "interface", "counts", "test"],
+            [_statistic_row(counter) for counter in tables.statistics(TABLES)],
+        ),
         "## CPUID",
         "",
         "Leaves 0x40000000 to 0x40000006 are there; those above answer 0. Leaf 1 ECX bit 31 is set.",

@@ -145,6 +145,44 @@ def events(tables: Path) -> list[Event]:
     return [Event(int(r[0], 16), r[1], r[2], tuple(r[3].split()), r[4] == "RAISED", r[5]) for r in rows]
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """A counter of ``stats_counters.def``; what the columns mean is told there."""
+
+    group: str
+    index: int
+    symbol: str
+    name: str
+    kind: str
+    unit: str
+    by: str
+    generations: str
+    what: str
+
+
+@dataclass(frozen=True)
+class StatisticsGroup:
+    """A group of counters of ``stats_counters.def``."""
+
+    group: str
+    object: str
+    id: int
+    name: str
+    section: str
+
+
+def statistics(tables: Path) -> list[Statistic]:
+    """Counters of ``stats_counters.def`` in the folder ``tables``."""
+    rows = (row for row in _rows(tables / "stats_counters.def") if len(row) == 9)
+    return [Statistic(r[0], int(r[1]), *r[2:]) for r in rows]
+
+
+def statistics_groups(tables: Path) -> list[StatisticsGroup]:
+    """Groups of ``stats_counters.def`` in the folder ``tables``."""
+    rows = (row for row in _rows(tables / "stats_counters.def") if len(row) == 5)
+    return [StatisticsGroup(r[0], r[1], int(r[2]), r[3], r[4]) for r in rows]
+
+
 def costs(tables: Path) -> list[Cost]:
     """Rows of ``costs.def`` in the folder ``tables``."""
     return [Cost(row[0], int(row[1]), row[2]) for row in _rows(tables / "costs.def")]

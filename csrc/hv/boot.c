@@ -161,7 +161,7 @@ struct hv *hv_create(const struct hv_config *config, const struct hv_platform_op
     hv_structure_lock_init(&hv->structure);
     hv_hypercall_init(hv);
     hv_msr_init(hv);
-    if (!create_machine_partition(hv)) {
+    if (!hv_stats_create(hv) || !create_machine_partition(hv)) {
         hv_destroy(hv);
         *error = "out of memory";
         return NULL;
@@ -196,6 +196,7 @@ void hv_destroy(struct hv *hv)
     hv_injection_free(hv);
     hv_scheduler_free(hv);
     hv_event_log_free(hv);
+    hv_stats_free(hv);
     hv_structure_lock_destroy(&hv->structure);
     free(hv);
 }
@@ -251,6 +252,7 @@ void hv_reset(struct hv *hv)
     hv_calling_vp = NULL; /* no VP runs */
     hv_structure_lock_write(&hv->structure);
     hv_partition_delete_children(partition);
+    hv_stats_reset(hv);
     if (partition->is_root)
         reset_root(partition);
     hv_structure_lock_drop(&hv->structure);

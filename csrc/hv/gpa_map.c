@@ -7,6 +7,7 @@
  * of what went is flushed once for each of these pieces.
  */
 #include "gpa_table.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -188,6 +189,7 @@ static hv_status change_run(struct job *job, uint64_t target, uint64_t source, u
         status = set == HV_STATUS_SUCCESS ? status : set;
     }
     job->call->reps_done += done / job->pages;
+    HV_COUNT_PARTITION(job->child, GpaSpaceModifications, done / job->pages);
     return status;
 }
 

@@ -8,6 +8,7 @@
  * parent need not have access to what it maps into a child (TLFS 8.1.1). A deposited page is out of reach of everybody.
  */
 #include "gpa_table.h"
+#include "stats.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -316,6 +317,7 @@ void hv_gpa_flush(struct hv_vp *caller, struct hv_partition *partition)
 {
     struct hv_vp_set handles;
 
+    HV_COUNT_PARTITION(partition, VirtualTlbFlushEntries, 1);
     hv_partition_tree_vps(partition, &handles);
     hv_flush_second_stage(partition->hv, caller, &handles);
 }
@@ -353,6 +355,11 @@ static bool translate_apic(const struct hv_vp *vp, uint64_t page, struct hv_tran
     return true;
 }
 
+static bool is_stats_page(enum hv_overlay_kind kind)
+{
+    return kind >= HV_OVERLAY_STATS_MSR && kind != HV_OVERLAY_MONITOR;
+}
+
 static bool translate_overlay(const struct hv_gpa_space *space, uint64_t page, unsigned access,
                               struct hv_translation *out)
 {
@@ -368,6 +375,10 @@ static bool translate_overlay(const struct hv_gpa_space *space, uint64_t page, u
         out->rights = HV_ACCESS_READ | HV_ACCESS_EXECUTE;
         if (access & HV_ACCESS_WRITE)
             out->kind = HV_TRANSLATION_FAULT;
+    } else if (is_stats_page(view.kind)) {
+        out->rights = HV_ACCESS_READ | HV_ACCESS_EXECUTE;
+        if (access & HV_ACCESS_WRITE)
+            out->kind = HV_TRANSLATION_CHECK;
     }
     return true;
 }
@@ -438,7 +449,7 @@ static void translate(const struct hv_partition *partition, const struct hv_vp *
     }
     if (out->kind == HV_TRANSLATION_UNMAPPED || out->kind == HV_TRANSLATION_DENIED)
         out->rights = 0;
-    else if (out->kind != HV_TRANSLATION_FAULT && (access & ~out->rights))
+    else if (out->kind != HV_TRANSLATION_FAULT && out->kind != HV_TRANSLATION_CHECK && (access & ~out->rights))
         out->kind = HV_TRANSLATION_DENIED;
 }
 
@@ -457,6 +468,7 @@ static enum hv_gpa_result result_of(const struct hv_translation *translation)
         return HV_GPA_OK;
     case HV_TRANSLATION_DENIED:
     case HV_TRANSLATION_FAULT:
+    case HV_TRANSLATION_CHECK:
         return HV_GPA_NO_ACCESS;
     default:
         return HV_GPA_UNMAPPED;
@@ -609,6 +621,8 @@ hv_status hv_gpa_take_page(struct hv_partition *depositor, uint64_t gpa_page)
     hv_partition_lock_take(&depositor->lock);
     if (find_own_page(depositor, gpa_page, &spa_page) && hv_gpa_use_count(depositor->gpa_space, gpa_page) == 0)
         status = hv_gpa_set_deposited(depositor->gpa_space, gpa_page, true);
+    if (status == HV_STATUS_SUCCESS)
+        HV_COUNT_PARTITION(depositor, GpaSpaceModifications, 1);
     hv_partition_lock_drop(&depositor->lock);
     return status;
 }
@@ -635,6 +649,7 @@ void hv_gpa_give_page(struct hv_partition *depositor, uint64_t gpa_page)
     hv_partition_lock_take(&depositor->lock);
     zero_page(depositor, gpa_page);
     hv_gpa_set_deposited(depositor->gpa_space, gpa_page, false);
+    HV_COUNT_PARTITION(depositor, GpaSpaceModifications, 1);
     hv_partition_lock_drop(&depositor->lock);
 }
 

@@ -3,6 +3,7 @@
  * TLFS chapter 8: the radix tree of a GPA space, and the count of what children use of it.
  */
 #include "gpa_table.h"
+#include "stats.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -152,8 +153,10 @@ static bool reserve_entry(const struct hv_gpa_space *space, uint64_t entry, unsi
 
 static void count_entry(struct hv_gpa_space *space, uint64_t entry, unsigned count, int sign)
 {
-    if (hv_gpa_entry_is_counted(entry))
+    if (hv_gpa_entry_is_counted(entry)) {
         atomic_fetch_add_explicit(&space->mapped_pages, (uint64_t)((int64_t)sign * count), memory_order_relaxed);
+        hv_counter_set(&space->partition->stats.release[HV_PV_GpaPages], hv_gpa_mapped_pages(space->partition));
+    }
     if (is_use(space, entry))
         count_uses(space->parent, hv_gpa_entry_source(entry), count, sign);
 }

@@ -119,12 +119,12 @@ enum hv_exit hv_msr_read_power_state_trigger(struct hv_vp *vp, uint32_t offset, 
     struct hv *hv = vp->hv;
     uint64_t count = 0;
 
-    (void)offset;
     if (hv->lps) {
         uint64_t entries = atomic_load(&hv->lps[vp->index].idle_entries);
 
         count = entries - vp->idle_entries;
         vp->idle_entries = entries;
+        hv->lps[vp->index].next_power_state = offset;
     }
     if (count > TRIGGER_COUNT_MAXIMUM)
         count = TRIGGER_COUNT_MAXIMUM;

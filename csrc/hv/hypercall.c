@@ -7,6 +7,7 @@
  * privilege, partition ID, state, parameters.
  */
 #include "inject.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -115,6 +116,39 @@ static struct outcome leave(enum hv_exit exit)
     return (struct outcome){.exit = exit};
 }
 
+/* Which kind of hypercalls it is counted as (TLFS J.4.2): that of its chapter, which for later calls is told here. */
+static uint8_t counter_of(unsigned row)
+{
+    switch (row) {
+    case HV_CALL_ROW_flush_virtual_address_space_ex_HV_GEN_CURRENT:
+    case HV_CALL_ROW_flush_virtual_address_list_ex_HV_GEN_CURRENT:
+        return HV_VPV_VirtualMmuHypercalls;
+    case HV_CALL_ROW_send_synthetic_cluster_ipi_HV_GEN_CURRENT:
+    case HV_CALL_ROW_send_synthetic_cluster_ipi_ex_HV_GEN_CURRENT:
+        return HV_VPV_VirtualInterruptHypercalls;
+    default:
+        break;
+    }
+    switch (strtoul(hv_hypercall_rows[row].section, NULL, 10)) {
+    case 6:
+        return HV_VPV_LogicalProcessorHypercalls;
+    case 8:
+        return HV_VPV_GpaSpaceHypercalls;
+    case 10:
+        return HV_VPV_VirtualProcessorHypercalls;
+    case 12:
+        return HV_VPV_VirtualMmuHypercalls;
+    case 13:
+        return HV_VPV_VirtualInterruptHypercalls;
+    case 14:
+        return HV_VPV_SyntheticInterruptHypercalls;
+    case 18:
+        return HV_VPV_LongSpinWaitHypercalls;
+    default:
+        return HV_VPV_OtherHypercalls;
+    }
+}
+
 void hv_hypercall_init(struct hv *hv)
 {
     memset(hv->call_row, HV_NO_ROW, sizeof(hv->call_row));
@@ -132,6 +166,7 @@ void hv_hypercall_init(struct hv *hv)
         if (!info->fast)
             reserved |= INPUT_FAST;
         hv->call_reserved[row] = reserved;
+        hv->call_counter[row] = counter_of(row);
     }
 }
 
@@ -556,14 +591,17 @@ static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uin
 {
     struct hv_partition *partition = vp->partition;
     unsigned code = INPUT_CODE(input), row;
+    uint64_t began;
     struct outcome outcome;
 
     /* TLFS 4.5; without an enabled page there is no interface to call through. */
     if (!frame->legal || !(atomic_load_explicit(&partition->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
         return HV_EXIT_UD;
+    began = hv_cost_begin(vp, HV_VPV_Hypercalls);
     row = code < HV_CALL_CODES ? partition->hv->call_row[code] : HV_NO_ROW;
     if (row == HV_NO_ROW) {
-        vp->unknown_hypercalls++;
+        hv_counter_add(&vp->unknown_hypercalls, 1);
+        HV_COUNT(vp, OtherHypercalls);
         outcome = fail(HV_STATUS_INVALID_HYPERCALL_CODE);
     } else {
         outcome = HV_INJECTING(partition->hv, HV_INJECT_HYPERCALL) ? dispatch_with_rules(vp, frame, row, input)
@@ -574,8 +612,11 @@ static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uin
         }
         if (outcome.exit != HV_EXIT_DONE)
             return outcome.exit;
-        vp->hypercalls[row]++;
+        hv_counter_add(&vp->hypercalls[row], 1);
+        hv_counter_add(&vp->stats.release[partition->hv->call_counter[row]], 1);
     }
+    HV_COUNT(vp, Hypercalls);
+    hv_cost_end(vp, HV_VPV_Hypercalls, began);
     *result = (uint64_t)outcome.reps_done << 32 | outcome.status;
     set_result(frame, *result);
     if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))

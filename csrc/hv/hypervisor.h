@@ -199,6 +199,7 @@ enum hv_translation_kind {
     HV_TRANSLATION_UNMAPPED, /* nothing there (a child: intercept; the root: straight to the machine's bus) */
     HV_TRANSLATION_DENIED, /* a right is missing (a child: intercept; the root: #MC) */
     HV_TRANSLATION_FAULT, /* #GP: a write to the hypercall page (TLFS 4.12) */
+    HV_TRANSLATION_CHECK, /* #MC: a write to a statistics page (TLFS 21.1.2) */
 };
 struct hv_translation {
     enum hv_translation_kind kind;
@@ -465,6 +466,49 @@ struct hv_vp_state {
     uint64_t messages_delivered, events_signaled, interrupts_requested, auto_eois, assisted_eois;
 };
 void hv_get_vp_state(struct hv_vp *vp, struct hv_vp_state *state);
+
+/* -- Chapter 21: statistics -- */
+
+/*
+ * Events that the platform sees and the core does not (stats_counters.def, PLATFORM): an index of group VPV. On the
+ * VP's thread; `shared` on any. What begin answers is for end, which follows when the event has been dealt with.
+ */
+void hv_count(struct hv_vp *vp, enum hv_stats_index counter);
+void hv_count_shared(struct hv_vp *vp, enum hv_stats_index counter);
+uint64_t hv_count_begin(struct hv_vp *vp, enum hv_stats_index counter);
+void hv_count_end(struct hv_vp *vp, enum hv_stats_index counter, uint64_t began);
+
+enum hv_stats_kind { HV_STATS_LEVEL, HV_STATS_COUNT, HV_STATS_TIME, HV_STATS_COST, HV_STATS_PERCENT };
+enum hv_stats_by { HV_STATS_BY_CORE, HV_STATS_BY_PLATFORM, HV_STATS_BY_NEVER };
+struct hv_stats_row_info {
+    const char *group, *symbol, *name, *unit, *what;
+    enum hv_stats_object_type object;
+    uint8_t index, generations;
+    enum hv_stats_kind kind;
+    enum hv_stats_by by;
+};
+extern const struct hv_stats_row_info hv_stats_rows[HV_STATS_ROWS];
+struct hv_stats_group_info {
+    const char *group, *name, *section;
+    enum hv_stats_object_type object;
+    uint16_t id;
+};
+#define HV_STATS_GROUPS 6
+extern const struct hv_stats_group_info hv_stats_groups[HV_STATS_GROUPS];
+
+struct hv_stats_view {
+    enum hv_stats_object_type object;
+    hv_partition_id partition; /* of a partition or a VP */
+    uint32_t index; /* of an LP or a VP */
+    const char *partition_name; /* what the operator calls it; "" for none. Not of the others. */
+    uint64_t values[HV_STATS_ROWS]; /* by row; those of other objects and generations are 0 */
+    const uint64_t *hypercalls; /* of a VP, by row of hv_hypercall_rows */
+};
+/*
+ * Call `visit` for each object: the hypervisor, LPs, and partitions, a parent before its children, each followed by
+ * its VPs. Any thread. The structure lock is held: the function must not call back.
+ */
+void hv_visit_stats(struct hv *hv, void (*visit)(void *opaque, const struct hv_stats_view *view), void *opaque);
 
 /* Whether platform trace_hypercall() is called. Any thread. */
 void hv_set_trace(struct hv *hv, bool on);

@@ -6,7 +6,7 @@
  * A VP's thread looks at its partition's table without a lock; parents change it under the partition's lock. What is
  * installed takes effect when the VP's thread sees it; one that goes may be seen once more.
  */
-#include "internal.h"
+#include "stats.h"
 #include "stream.h"
 
 #include <stdlib.h>
@@ -237,7 +237,7 @@ static void stop_vps(const struct hv_partition *partition)
         struct hv_vp *vp = partition->vps[i];
 
         if (vp && atomic_load(&vp->owner) != HV_OWNER_NONE)
-            vp->hv->ops->kick_vp(vp->hv->context, vp->handle);
+            hv_stats_kick_vp(vp);
     }
 }
 
@@ -341,13 +341,20 @@ static bool io_is_intercepted(const struct hv_vp *vp, const struct hv_io_access 
 
 static enum hv_exit child_io(struct hv_vp *vp, struct hv_io_access *io)
 {
-    if (hv_pm_timer_read(vp, io, &io->value))
-        return HV_EXIT_DONE;
-    if (io_is_intercepted(vp, io))
-        return hv_message_io(vp, io);
-    if (!io->write)
+    enum hv_exit exit = HV_EXIT_DONE;
+    uint64_t began = hv_count_begin(vp, HV_VPV_IoInstructions);
+    uint64_t emulation = hv_cost_begin(vp, HV_VPV_EmulatedInstructions);
+
+    if (hv_pm_timer_read(vp, io, &io->value)) {
+        HV_COUNT(vp, EmulatedInstructions);
+        hv_cost_end(vp, HV_VPV_EmulatedInstructions, emulation);
+    } else if (io_is_intercepted(vp, io)) {
+        exit = hv_message_io(vp, io);
+    } else if (!io->write) {
         io->value = UINT32_MAX >> (32 - 8 * io->size);
-    return HV_EXIT_DONE;
+    }
+    hv_count_end(vp, HV_VPV_IoInstructions, began);
+    return exit;
 }
 
 enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
@@ -370,12 +377,15 @@ enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, u
                             struct hv_cpuid *result)
 {
     struct hv_intercepts *intercepts = intercepts_of(vp);
+    uint64_t began = hv_count_begin(vp, HV_VPV_CpuidInstructions);
+    enum hv_exit exit = HV_EXIT_DONE;
 
     HV_LOG(vp, IM_CPUID_INSTRUCTION, hv_event_rip(vp), leaf, subleaf);
     hv_processor_cpuid(vp, leaf, subleaf, result);
     if (hv_vp_is_child(vp) && intercepts && find_leaf(intercepts, leaf))
-        return hv_message_cpuid(vp, instruction_length, result);
-    return HV_EXIT_DONE;
+        exit = hv_message_cpuid(vp, instruction_length, result);
+    hv_count_end(vp, HV_VPV_CpuidInstructions, began);
+    return exit;
 }
 
 /* -- MSRs (TLFS 11.10) -- */
@@ -402,10 +412,13 @@ static enum hv_exit read_foreign_msr(struct hv_vp *vp, uint32_t index, uint8_t l
 enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t *value)
 {
     enum hv_exit exit;
+    uint64_t began;
 
     if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
         return hv_read_msr(vp, index, value);
+    began = hv_count_begin(vp, HV_VPV_MsrAccesses);
     exit = read_foreign_msr(vp, index, instruction_length, value);
+    hv_count_end(vp, HV_VPV_MsrAccesses, began);
     HV_LOG(vp, IM_MSR_READ, hv_event_rip(vp), index, exit == HV_EXIT_DONE ? *value : 0);
     hv_log_reflected(vp, exit);
     return exit;
@@ -423,11 +436,14 @@ static enum hv_exit write_foreign_msr(struct hv_vp *vp, uint32_t index, uint8_t 
 enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instruction_length, uint64_t value)
 {
     enum hv_exit exit;
+    uint64_t began;
 
     if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
         return hv_write_msr(vp, index, value);
     HV_LOG(vp, IM_MSR_WRITE, hv_event_rip(vp), index, value);
+    began = hv_count_begin(vp, HV_VPV_MsrAccesses);
     exit = write_foreign_msr(vp, index, instruction_length, value);
+    hv_count_end(vp, HV_VPV_MsrAccesses, began);
     hv_log_reflected(vp, exit);
     return exit;
 }
@@ -461,11 +477,17 @@ static enum hv_exit fatal(struct hv_vp *vp)
 /* The parent may complete the instruction in software, so translations must stay as they are (TLFS 12.1.4). */
 enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access *access)
 {
+    enum hv_exit exit;
+    uint64_t began;
+
     HV_LOG(vp, IM_MEMORY_INTERCEPT, hv_event_rip(vp), access->access);
     if (!hv_vp_is_child(vp))
         return access->unmapped ? HV_EXIT_NATIVE : HV_EXIT_MC;
+    began = hv_count_begin(vp, HV_VPV_PageFaultIntercepts);
     atomic_store(&vp->tlb_flush_inhibit, true);
-    return hv_message_memory(vp, access);
+    exit = hv_message_memory(vp, access);
+    hv_count_end(vp, HV_VPV_PageFaultIntercepts, began);
+    return exit;
 }
 
 enum hv_exit hv_triple_fault(struct hv_vp *vp)

@@ -14,7 +14,7 @@
 #include "hypervisor.h"
 #include "locking.h"
 
-#define HV_CALL_CODES 0x120u /* call codes below this are looked up in a table */
+#define HV_CALL_CODES 0x140u /* call codes below this are looked up in a table */
 #define HV_MSR_CODES 0x120u /* so are MSR indices relative to HV_MSR_FIRST */
 #define HV_NO_ROW 0xFF
 
@@ -133,6 +133,27 @@ struct hv_timer {
 #define HV_SUSPEND_TLB_FLUSH 8u /* wants to flush a TLB that must not be flushed now (TLFS 12.1.4); likewise */
 #define HV_SUSPEND_ALL 15u
 
+/* -- Statistics (TLFS 21) -- */
+
+/* Where a page is shown by HvMapStatsPage; structure lock. */
+struct hv_stats_mapping {
+    bool mapped, from_pool; /* at a page of the viewer's pool (later than 2.0a) */
+    hv_gpa gpa;
+};
+
+/* An object's counters, in the page that guests see. Of two groups in a page `release` is the second. */
+struct hv_stats {
+    uint64_t *page, *release; /* each begins with a group's header, so that an index is one of its counters */
+    struct hv_stats_mapping by_own, by_parent; /* by its own partition; by its parent, or of global objects the root */
+};
+
+/* What an event costs, from samples; VP's thread. */
+#define HV_COST_KINDS 14u
+struct hv_timed {
+    uint64_t ticks, samples;
+    uint64_t events; /* the counter, at the last sample */
+};
+
 #define HV_OWNER_NONE 0u
 #define HV_OWNER_HANDLER UINT32_C(0xFFFFFFFF) /* a call that works on its registers; else the LP's number + 1 */
 
@@ -224,6 +245,12 @@ struct hv_vp {
     struct hv_timer timer[HV_SYNTHETIC_TIMER_COUNT]; /* lock */
     struct hv_held *held; /* what rules of fault injection hold back (inject.c), by when it is due; lock */
 
+    struct hv_stats stats;
+    uint64_t stats_msr[4]; /* TLFS 21.3.3; VP's thread */
+    struct hv_timed costs[HV_COST_KINDS];
+    uint64_t hypervisor_ticks, intercept_began; /* likewise */
+    _Atomic uint64_t raised[4], raised_by_synic[4]; /* vectors requested by the hypervisor, not accepted yet */
+
     /* Counters: of the VP's thread, or under the lock where other threads count. */
     uint64_t hypercalls[HV_HYPERCALL_ROWS];
     uint64_t unknown_hypercalls;
@@ -276,6 +303,8 @@ struct hv_partition {
     struct hv_gpa_space *gpa_space; /* gpa_space.c; NULL: no second stage */
     struct hv_intercepts *_Atomic intercepts; /* intercept.c; NULL: none installed */
 
+    struct hv_stats stats;
+    uint16_t number; /* of the partitions that exist no two have the same */
     struct hv_vp **vps; /* HV_MAX_VPS entries for a child, some NULL; the machine's: vp_count entries, all there */
     uint32_t vp_count; /* VPs that exist: of a child they need not be the first ones */
     uint32_t vp_limit; /* entries of vps */
@@ -329,6 +358,11 @@ struct hv_lp {
     uint64_t slice_end, next_tick, shared_until; /* TSC */
     bool idle; /* hv_schedule() found nothing */
     uint64_t created, run_time, idle_time, idle_since; /* TSC ticks */
+    unsigned power_state, next_power_state; /* that it is idle in, and will be next: 0 for C1, or 1, 2 */
+    uint64_t power_state_time[3]; /* TSC ticks idle in each */
+    uint64_t switch_time; /* TSC ticks */
+    struct hv_vp *previous; /* it ran last */
+    struct hv_stats stats;
     atomic_ullong idle_entries; /* how often it became idle (TLFS 6.3.2.1.2) */
     atomic_uint queued, assigned; /* VPs that may be picked; children assigned to it */
     atomic_ullong reserves; /* theirs together */
@@ -352,6 +386,7 @@ struct hv_debug_connection {
 struct hv {
     /* Dispatch: made from the tables and the generation at creation. */
     uint8_t call_row[HV_CALL_CODES];
+    uint8_t call_counter[HV_HYPERCALL_ROWS]; /* by kind of call: an index of group VPV */
     uint64_t call_reserved[HV_HYPERCALL_ROWS]; /* bits of the input value that must be zero */
     uint8_t msr_row[HV_MSR_CODES];
     hv_msr_read_handler msr_read[HV_MSR_CODES]; /* NULL: #GP */
@@ -391,6 +426,9 @@ struct hv {
     struct hv_monitor *monitors; /* structure lock, as the next line */
     struct hv_retired_page *retired_pages;
     atomic_uint monitor_inspections; /* asked for and not ended */
+
+    struct hv_stats stats;
+    uint64_t partition_numbers[HV_MAX_PARTITIONS / 64]; /* those in use; structure lock */
 
     struct hv_lp *lps; /* with a root only */
     unsigned lp_count;
@@ -474,6 +512,13 @@ void hv_pool_return_pages(struct hv_partition *partition); /* free deposited pag
 #define HV_POOL_UNLIMITED (UINT64_C(1) << 62)
 void hv_pool_set_available(struct hv_partition *partition, uint64_t pages);
 uint64_t hv_pool_deposited(const struct hv_partition *partition); /* pages that are to be withdrawn; structure lock */
+/*
+ * A certain deposited page is used, and cannot be withdrawn until it is put back. False: none is free. `adopt` is for
+ * one that was in use when the state was saved.
+ */
+bool hv_pool_take_page(struct hv_partition *partition, uint64_t *page);
+void hv_pool_put_page(struct hv_partition *partition, uint64_t page);
+void hv_pool_adopt_page(struct hv_partition *partition);
 bool hv_pool_charge(struct hv_partition *partition, uint64_t pages); /* false: HV_STATUS_INSUFFICIENT_MEMORY */
 void hv_pool_release(struct hv_partition *partition, uint64_t pages);
 /* Balance: pages that are free, and that are in use (TLFS 7.3.3). */
@@ -517,6 +562,10 @@ bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index);
 void hv_show_overlay(struct hv_partition *partition, enum hv_overlay_kind kind, hv_vp_index vp, void *page,
                      uint64_t msr, enum hv_overlay_access access);
 void hv_show_all_overlays(struct hv_partition *partition);
+
+/* vp.c: with a root the scheduler knows, else the machine; 100 ns. Any thread. */
+hv_nano100_time hv_run_time(struct hv_vp *vp);
+extern _Thread_local unsigned hv_this_lp; /* scheduler.c: the LP whose VP this thread executes, plus 1; else 0 */
 
 /* interrupt.c */
 static inline void hv_interrupts_add(struct hv_interrupts *interrupts, uint8_t vector)
@@ -656,8 +705,25 @@ void hv_scheduler_restored(struct hv *hv); /* no VP runs; before children's VPs 
 void hv_scheduler_park(struct hv *hv, uint64_t mask); /* bit i: LP i; replaces the mask given before (TLFS 6.4.2) */
 struct hv_lp_times {
     uint64_t run, hypervisor, idle; /* 100 ns; `run` includes `hypervisor`, and run + idle is all the time there was */
+    uint64_t power_states[3]; /* 100 ns idle in C1 to C3 */
+    uint64_t switching; /* ns */
 };
 void hv_get_lp_times(struct hv *hv, unsigned lp, struct hv_lp_times *times); /* any thread */
+
+/* stats.c (TLFS 21); structure lock held for writing, or no VP runs */
+bool hv_stats_create(struct hv *hv); /* pages of the hypervisor and the LPs; false: there is no memory */
+void hv_stats_free(struct hv *hv);
+void hv_stats_init(struct hv *hv, struct hv_stats *stats, enum hv_stats_object_type object, void *page); /* zeroed */
+void hv_stats_partition_added(struct hv_partition *partition);
+void hv_stats_partition_finalized(struct hv_partition *partition); /* its own view of itself goes */
+void hv_stats_partition_removed(struct hv_partition *partition); /* its parent's view of it goes */
+void hv_stats_vp_added(struct hv_vp *vp);
+void hv_stats_vp_removed(struct hv_vp *vp); /* all views of it go; it still is in its partition */
+void hv_stats_properties_changed(struct hv_partition *partition);
+void hv_stats_reset(struct hv *hv); /* all mappings go; there are no children any more */
+void hv_stats_show_vp(struct hv_vp *vp); /* as its MSRs say */
+void hv_stats_restored(struct hv *hv); /* show what is mapped */
+void hv_stats_timer_expired(struct hv *hv); /* any thread, no lock held */
 
 /* gpa_space.c: overlays of a partition with a second stage (TLFS 8.1.3) */
 void hv_gpa_set_overlay(struct hv_partition *partition, enum hv_overlay_kind kind, hv_vp_index vp, uint8_t *page,

@@ -5,7 +5,7 @@
  * The local APIC itself is the machine's, or lapic.c's for a child's VP. It tells the core when a VP accepts and ends
  * an interrupt, and asks it whether the guest has ended one through the assist page.
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -16,10 +16,12 @@ static bool vector_in(const uint64_t vectors[4], uint8_t vector)
 
 void hv_interrupt_request(struct hv_vp *vp, uint8_t vector)
 {
-    if (vp->lapic)
+    if (vp->lapic) {
         hv_lapic_request(vp, vector);
-    else
+    } else {
+        hv_stats_raised(vp->raised, vector);
         vp->hv->ops->request_interrupt(vp->hv->context, vp->handle, vector);
+    }
     atomic_fetch_add_explicit(&vp->interrupts_requested, 1, memory_order_relaxed);
 }
 
@@ -27,8 +29,12 @@ void hv_interrupts_request(struct hv_vp *vp, const struct hv_interrupts *interru
 {
     HV_ASSERT_NO_VP_LOCK();
     for (unsigned i = 0; i < 4; i++) {
-        for (uint64_t bits = interrupts->vectors[i]; bits; bits &= bits - 1)
-            hv_interrupt_request(vp, (uint8_t)(i * 64 + (unsigned)__builtin_ctzll(bits)));
+        for (uint64_t bits = interrupts->vectors[i]; bits; bits &= bits - 1) {
+            uint8_t vector = (uint8_t)(i * 64 + (unsigned)__builtin_ctzll(bits));
+
+            hv_stats_raised(vp->raised_by_synic, vector);
+            hv_interrupt_request(vp, vector);
+        }
     }
 }
 
@@ -37,6 +43,7 @@ void hv_interrupts_request(struct hv_vp *vp, const struct hv_interrupts *interru
 enum hv_exit hv_msr_write_eoi(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
     (void)offset;
+    HV_COUNT(vp, ApicEoiAccesses);
     if (vp->lapic)
         hv_lapic_eoi(vp);
     else
@@ -64,6 +71,7 @@ enum hv_exit hv_msr_write_icr(struct hv_vp *vp, uint32_t offset, uint64_t value)
 enum hv_exit hv_msr_read_tpr(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
+    HV_COUNT(vp, ApicTprAccesses);
     *value = vp->lapic ? hv_lapic_read_tpr(vp) : vp->hv->ops->apic_read_tpr(vp->hv->context, vp->handle);
     return HV_EXIT_DONE;
 }
@@ -71,6 +79,7 @@ enum hv_exit hv_msr_read_tpr(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 enum hv_exit hv_msr_write_tpr(struct hv_vp *vp, uint32_t offset, uint64_t value)
 {
     (void)offset;
+    HV_COUNT(vp, ApicTprAccesses);
     if (value > 0xFF)
         return HV_EXIT_GP;
     if (vp->lapic)
@@ -142,6 +151,7 @@ enum hv_acceptance hv_interrupt_accepted(struct hv_vp *vp, uint8_t vector, bool 
 {
     if (!vp->lapic)
         HV_LOG(vp, IM_EXTERNAL_INTERRUPT, vector);
+    hv_stats_accepted(vp, vector);
     if (vector_in(vp->auto_eoi, vector)) {
         vp->auto_eois++;
         return HV_ACCEPT_AUTO_EOI;

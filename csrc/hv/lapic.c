@@ -6,6 +6,7 @@
  * generation.
  */
 #include "lapic.h"
+#include "stats.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -189,7 +190,9 @@ int hv_child_interrupt(struct hv_vp *vp)
         return -1;
     hv_vp_lock_take(&vp->lock);
     vector = accept_external(lapic);
-    if (vector < 0) {
+    if (vector >= 0) {
+        HV_COUNT(vp, VirtualInterrupts);
+    } else {
         /* From now on the guest has to write EOI, so that what waits behind the interrupt in service comes then. */
         if (highest(lapic->irr) >= 0)
             end_assisted(lapic, hv_apic_assist_revoke(vp));
@@ -277,6 +280,10 @@ void hv_lapic_receive(struct hv_vp *sender, struct hv_vp *vp, enum hv_delivery m
         hv_vp_lock_drop(&vp->lock);
         return;
     }
+    if (sender)
+        HV_COUNT_SHARED(vp, ApicIpisSent);
+    if (self)
+        HV_COUNT_SHARED(vp, ApicSelfIpisSent);
     switch (mode) {
     case HV_DELIVER_FIXED:
     case HV_DELIVER_LOWEST_PRIORITY:

@@ -5,6 +5,7 @@
  */
 #include "gpa_table.h"
 #include "lapic.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -237,12 +238,30 @@ static bool write_register(struct hv_vp *vp, uint32_t offset, uint32_t value)
 
 static void write_locked(struct hv_vp *vp, uint32_t offset, uint32_t value)
 {
+    uint64_t began = hv_cost_begin(vp, HV_VPV_PendingInterrupts);
+    bool let_through;
+
     hv_vp_lock_take(&vp->lock);
     hv_lapic_collect_locked(vp);
+    let_through = offset == REGISTER_TPR && !vp->lapic->line;
     if (!write_register(vp, offset, value))
         hv_lapic_error_locked(vp, LAPIC_ERROR_REGISTER);
     hv_lapic_update_locked(vp, true);
+    let_through = let_through && vp->lapic->line;
     hv_vp_lock_drop(&vp->lock);
+    if (!let_through)
+        return;
+    HV_COUNT(vp, PendingInterrupts);
+    hv_cost_end(vp, HV_VPV_PendingInterrupts, began);
+}
+
+/* An access by the guest, in memory or as an MSR. */
+static void count_access(struct hv_vp *vp, uint32_t offset)
+{
+    if (offset == REGISTER_TPR)
+        HV_COUNT(vp, ApicTprAccesses);
+    else if (offset == REGISTER_EOI)
+        HV_COUNT(vp, ApicEoiAccesses);
 }
 
 /* -- After a restore -- */
@@ -298,13 +317,23 @@ hv_gpa hv_lapic_page(const struct hv_vp *vp)
     return base & HV_PAGE_MASK;
 }
 
+/* An instruction that accesses the page is one that the hypervisor emulates. */
+static uint64_t begin_emulation(struct hv_vp *vp)
+{
+    HV_COUNT(vp, ApicMmioAccesses);
+    return hv_count_begin(vp, HV_VPV_EmulatedInstructions);
+}
+
 uint32_t hv_lapic_read(struct hv_vp *vp, uint32_t offset)
 {
     uint32_t value;
+    uint64_t began = begin_emulation(vp);
 
     HV_LOG(vp, IM_EMULATED_INSTRUCTION, hv_event_rip(vp));
     if (offset % 0x10)
         return 0; /* what lies between registers is undefined */
+    if (offset == REGISTER_TPR)
+        HV_COUNT(vp, ApicTprAccesses);
     hv_vp_lock_take(&vp->lock);
     hv_lapic_collect_locked(vp);
     if (!read_register(vp, offset, &value)) {
@@ -312,21 +341,25 @@ uint32_t hv_lapic_read(struct hv_vp *vp, uint32_t offset)
         hv_lapic_update_locked(vp, true);
     }
     hv_vp_lock_drop(&vp->lock);
+    hv_cost_end(vp, HV_VPV_EmulatedInstructions, began);
     return value;
 }
 
 void hv_lapic_write(struct hv_vp *vp, uint32_t offset, uint32_t value)
 {
     HV_LOG(vp, IM_EMULATED_INSTRUCTION, hv_event_rip(vp));
+    uint64_t began = begin_emulation(vp);
+
     if (offset % 0x10)
         return;
-    if (offset == REGISTER_EOI) {
+    count_access(vp, offset);
+    if (offset == REGISTER_EOI)
         hv_lapic_eoi(vp);
-        return;
-    }
-    write_locked(vp, offset, value);
+    else
+        write_locked(vp, offset, value);
     if (offset == REGISTER_ICR_LOW)
         hv_lapic_send_icr(vp);
+    hv_cost_end(vp, HV_VPV_EmulatedInstructions, began);
 }
 
 /* -- What there are other ways to -- */
@@ -466,6 +499,8 @@ static enum hv_exit read_x2apic(struct hv_vp *vp, uint32_t offset, uint64_t *val
 
     if (!hv_lapic_is_x2apic(vp->lapic))
         return HV_EXIT_GP;
+    if (offset == REGISTER_TPR)
+        HV_COUNT(vp, ApicTprAccesses);
     if (offset == REGISTER_ICR_LOW) {
         *value = hv_lapic_read_icr(vp);
         return HV_EXIT_DONE;
@@ -515,6 +550,7 @@ static enum hv_exit write_x2apic(struct hv_vp *vp, uint32_t offset, uint64_t val
     }
     if (bits < 0 || (value & ~(uint64_t)bits))
         return HV_EXIT_GP;
+    count_access(vp, offset);
     if (offset == REGISTER_EOI)
         hv_lapic_eoi(vp);
     else if (offset == REGISTER_SELF_IPI)

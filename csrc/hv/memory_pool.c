@@ -10,7 +10,7 @@
  * Charging takes no lock, since objects are created under all kinds of them. `available` counts down before a page
  * leaves the list and up after one has joined it, so the list, which the partition's lock covers, is never the shorter.
  */
-#include "internal.h"
+#include "stats.h"
 #include "stream.h"
 
 #include <string.h>
@@ -20,6 +20,7 @@ struct hv_memory_pool {
     _Atomic uint64_t total;
     uint64_t *pages; /* deposited: page numbers in the depositor's GPA space; partition's lock */
     size_t count, capacity;
+    size_t taken; /* deposited pages that are not in the list (hv_pool_take_page()); partition's lock */
 };
 
 struct proximity_input {
@@ -38,6 +39,7 @@ bool hv_pool_create(struct hv_partition *partition, uint64_t own_pages)
     atomic_store(&pool->available, own_pages);
     atomic_store(&pool->total, own_pages);
     partition->pool = pool;
+    hv_counter_add_shared(&partition->hv->stats.page[HV_HCA_TotalPages], own_pages);
     return true;
 }
 
@@ -75,7 +77,14 @@ void hv_pool_balance(const struct hv_partition *partition, uint64_t *available, 
 
 uint64_t hv_pool_deposited(const struct hv_partition *partition)
 {
-    return partition->pool->count;
+    return partition->pool->count + partition->pool->taken;
+}
+
+/* One more or less is deposited. */
+static void count_deposited(struct hv_partition *partition, int change)
+{
+    hv_counter_add_shared(&partition->hv->stats.page[HV_HCA_TotalPages], (uint64_t)change);
+    HV_COUNT_PARTITION(partition, DepositedPages, change);
 }
 
 /* Whose GPA space the pages of a pool come from (TLFS 7.1.1). */
@@ -84,28 +93,34 @@ static struct hv_partition *depositor_of(struct hv_partition *partition)
     return partition->parent ? partition->parent : partition;
 }
 
-static bool add_page(struct hv_partition *partition, uint64_t page)
+/* Partition's lock held. */
+static bool append_page(struct hv_memory_pool *pool, uint64_t page)
 {
-    struct hv_memory_pool *pool = partition->pool;
-    bool added = true;
-
-    hv_partition_lock_take(&partition->lock);
     if (pool->count == pool->capacity) {
         size_t capacity = pool->capacity ? pool->capacity * 2 : 64;
         uint64_t *pages = realloc(pool->pages, capacity * sizeof(*pages));
 
-        added = pages != NULL;
-        if (added) {
-            pool->pages = pages;
-            pool->capacity = capacity;
-        }
+        if (!pages)
+            return false;
+        pool->pages = pages;
+        pool->capacity = capacity;
     }
-    if (added)
-        pool->pages[pool->count++] = page;
+    pool->pages[pool->count++] = page;
+    return true;
+}
+
+static bool add_page(struct hv_partition *partition, uint64_t page)
+{
+    struct hv_memory_pool *pool = partition->pool;
+    bool added;
+
+    hv_partition_lock_take(&partition->lock);
+    added = append_page(pool, page);
     hv_partition_lock_drop(&partition->lock);
     if (added) {
         atomic_fetch_add(&pool->total, 1);
         atomic_fetch_add(&pool->available, 1);
+        count_deposited(partition, 1);
     }
     return added;
 }
@@ -123,11 +138,53 @@ static bool remove_page(struct hv_partition *partition, uint64_t *page)
     if (removed)
         *page = pool->pages[--pool->count];
     hv_partition_lock_drop(&partition->lock);
-    if (removed)
+    if (removed) {
         atomic_fetch_sub(&pool->total, 1);
-    else
+        count_deposited(partition, -1);
+    } else {
         hv_pool_release(partition, 1);
+    }
     return removed;
+}
+
+bool hv_pool_take_page(struct hv_partition *partition, uint64_t *page)
+{
+    struct hv_memory_pool *pool = partition->pool;
+    bool taken;
+
+    if (!hv_pool_charge(partition, 1))
+        return false;
+    hv_partition_lock_take(&partition->lock);
+    taken = pool->count > 0;
+    if (taken) {
+        *page = pool->pages[--pool->count];
+        pool->taken++;
+    }
+    hv_partition_lock_drop(&partition->lock);
+    if (!taken)
+        hv_pool_release(partition, 1);
+    return taken;
+}
+
+/* Only after a restore may there be no room in the list. */
+void hv_pool_put_page(struct hv_partition *partition, uint64_t page)
+{
+    struct hv_memory_pool *pool = partition->pool;
+
+    hv_partition_lock_take(&partition->lock);
+    pool->taken--;
+    if (!append_page(pool, page))
+        abort(); /* the host has no memory, and the page would be lost */
+    hv_partition_lock_drop(&partition->lock);
+    hv_pool_release(partition, 1);
+}
+
+void hv_pool_adopt_page(struct hv_partition *partition)
+{
+    partition->pool->taken++;
+    atomic_fetch_add(&partition->pool->total, 1);
+    atomic_fetch_add(&partition->pool->available, 1); /* hv_state_pool() sets what is right */
+    count_deposited(partition, 1);
 }
 
 void hv_pool_return_pages(struct hv_partition *partition)
@@ -142,6 +199,7 @@ void hv_pool_free(struct hv_partition *partition)
 {
     if (!partition->pool)
         return;
+    hv_counter_add_shared(&partition->hv->stats.page[HV_HCA_TotalPages], -atomic_load(&partition->pool->total));
     free(partition->pool->pages);
     free(partition->pool);
     partition->pool = NULL;
@@ -151,7 +209,7 @@ void hv_pool_free(struct hv_partition *partition)
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition)
 {
     struct hv_memory_pool *pool = partition->pool;
-    uint64_t own = atomic_load(&pool->total) - pool->count, in_use = 0, page = 0;
+    uint64_t own = atomic_load(&pool->total) - pool->count, in_use = 0, page = 0; /* own: those taken too */
     uint32_t count = hv_stream_count(s, (uint32_t)pool->count, UINT32_MAX);
 
     in_use = atomic_load(&pool->total) - atomic_load(&pool->available);

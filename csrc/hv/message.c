@@ -8,11 +8,12 @@
  *
  * Segment registers are laid out as deployed clients read them (types.h).
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <string.h>
 
 #define INTERCEPT_SINT 0
+#define PAGE_FAULT 14
 
 /* -- Layouts (TLFS 16.2.2 to 16.5.9). The payload begins at offset 16 of the message. -- */
 
@@ -225,6 +226,7 @@ void hv_intercept_vp_remove(struct hv_vp *vp)
 /* Make the buffer free, though the parent may not have read what it holds: it resumed the VP too early. */
 static void *begin(struct hv_vp *vp, size_t size)
 {
+    vp->intercept_began = hv_cost_begin(vp, HV_VPV_OtherIntercepts);
     hv_intercept_vp_remove(vp);
     memset(vp->intercept_buffer.message.payload, 0, size);
     return vp->intercept_buffer.message.payload;
@@ -298,12 +300,50 @@ static void post(struct hv_vp *vp, enum hv_message_type type, size_t size)
         hv_interrupts_request(receiver, &interrupts);
 }
 
+static bool is_page_fault(const struct hv_vp *vp)
+{
+    const struct exception_message *message = (const void *)vp->intercept_buffer.message.payload;
+
+    return message->vector == PAGE_FAULT;
+}
+
+/* By message, and what no other counter has as an intercept (TLFS J.4.2). */
+static void count(struct hv_vp *vp, enum hv_message_type type)
+{
+    bool is_other = true;
+
+    switch (type) {
+    case HV_MESSAGE_TYPE_X64IoPortIntercept:
+        HV_COUNT(vp, IoInterceptMessages);
+        return;
+    case HV_MESSAGE_TYPE_UnmappedGpa:
+    case HV_MESSAGE_TYPE_GpaIntercept:
+        HV_COUNT(vp, MemoryInterceptMessages);
+        return;
+    case HV_MESSAGE_TYPE_X64CpuidIntercept:
+    case HV_MESSAGE_TYPE_X64MsrIntercept:
+        is_other = false;
+        break;
+    case HV_MESSAGE_TYPE_X64ExceptionIntercept:
+        is_other = !is_page_fault(vp);
+        break;
+    default:
+        break;
+    }
+    HV_COUNT(vp, OtherMessages);
+    if (!is_other)
+        return;
+    HV_COUNT(vp, OtherIntercepts);
+    hv_cost_end(vp, HV_VPV_OtherIntercepts, vp->intercept_began);
+}
+
 /* The VP is suspended before its parent can see the message. */
 static enum hv_exit suspend_and_post(struct hv_vp *vp, enum hv_message_type type, size_t size)
 {
     HV_LOG(vp, INTERCEPT_BEGIN, hv_event_rip(vp), (uint32_t)type);
     atomic_fetch_or(&vp->suspend, HV_SUSPEND_INTERCEPT);
     post(vp, type, size);
+    count(vp, type);
     return HV_EXIT_INTERCEPT;
 }
 

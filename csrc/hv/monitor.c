@@ -8,7 +8,7 @@
  * it is still armed after its latency. The sender clears the armed bit whenever it touches the pending bit, so the
  * time starts anew.
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +141,7 @@ struct hv_monitor *hv_monitor_create(struct hv *hv)
     monitor->due = HV_NANO100_NEVER;
     monitor->next = hv->monitors;
     hv->monitors = monitor;
+    hv_counter_add(&hv->stats.page[HV_HCA_MonitoredNotifications], 1);
     return monitor;
 }
 
@@ -153,6 +154,7 @@ static void free_if_unused(struct hv_monitor *monitor)
     while (*link != monitor)
         link = &(*link)->next;
     *link = monitor->next;
+    hv_counter_add(&monitor->hv->stats.page[HV_HCA_MonitoredNotifications], (uint64_t)-1);
     retire_page(monitor->hv, monitor->page);
     free(monitor);
 }

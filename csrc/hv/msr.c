@@ -4,6 +4,7 @@
  * facility. An access that the table, the privileges or the generation do not allow is #GP.
  */
 #include "inject.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -96,21 +97,21 @@ static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
+    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
+    enum hv_exit exit;
 
     if (slot >= HV_MSR_CODES || !hv->msr_read[slot] ||
         !gate_is_open(vp->partition, &hv_msr_rows[row = hv->msr_row[slot]])) {
-        vp->unknown_msrs++;
+        hv_counter_add(&vp->unknown_msrs, 1);
         return HV_EXIT_GP;
     }
-    vp->msr_reads[row]++;
-    if (HV_INJECTING(hv, HV_INJECT_MSR_READ)) {
-        enum hv_exit exit = hv_inject_msr(vp, HV_INJECT_MSR_READ, index);
-
-        if (exit != HV_EXIT_NATIVE)
-            return exit;
-    }
-    return hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
+    hv_counter_add(&vp->msr_reads[row], 1);
+    exit = HV_INJECTING(hv, HV_INJECT_MSR_READ) ? hv_inject_msr(vp, HV_INJECT_MSR_READ, index) : HV_EXIT_NATIVE;
+    if (exit == HV_EXIT_NATIVE)
+        exit = hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
+    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    return exit;
 }
 
 enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
@@ -126,22 +127,22 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
+    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
+    enum hv_exit exit;
 
     if (slot >= HV_MSR_CODES || !hv->msr_write[slot] ||
         !gate_is_open(vp->partition, &hv_msr_rows[row = hv->msr_row[slot]])) {
-        vp->unknown_msrs++;
+        hv_counter_add(&vp->unknown_msrs, 1);
         return HV_EXIT_GP;
     }
-    vp->msr_writes[row]++;
-    if (HV_INJECTING(hv, HV_INJECT_MSR_WRITE)) {
-        enum hv_exit exit = hv_inject_msr(vp, HV_INJECT_MSR_WRITE, index);
-
-        if (exit != HV_EXIT_NATIVE)
-            return exit;
-    }
+    hv_counter_add(&vp->msr_writes[row], 1);
+    exit = HV_INJECTING(hv, HV_INJECT_MSR_WRITE) ? hv_inject_msr(vp, HV_INJECT_MSR_WRITE, index) : HV_EXIT_NATIVE;
     hv_calling_vp = vp;
-    return hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
+    if (exit == HV_EXIT_NATIVE)
+        exit = hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
+    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    return exit;
 }
 
 enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)

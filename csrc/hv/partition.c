@@ -6,7 +6,7 @@
  * lock held for writing. Finalizing takes several executions of the call: each stops and removes the VPs that an LP has
  * let go of, until none is left.
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -16,6 +16,8 @@ _Thread_local int hv_vp_locks_held;
 _Thread_local struct hv_vp *hv_calling_vp;
 
 /* -- Objects -- */
+
+#define PARTITION_PAGES 3 /* hypercall page, reference TSC page, statistics */
 
 static unsigned bucket_of(hv_partition_id id)
 {
@@ -43,7 +45,7 @@ void hv_partition_free(struct hv_partition *partition)
         hv_debug_session_free(partition);
     hv_pool_free(partition);
     if (partition->hypercall_page)
-        hv->ops->free_pages(hv->context, partition->hypercall_page, 2);
+        hv->ops->free_pages(hv->context, partition->hypercall_page, PARTITION_PAGES);
     free(partition->vps);
     hv_vp_lock_destroy(&partition->register_lock);
     hv_partition_lock_destroy(&partition->lock);
@@ -63,12 +65,13 @@ struct hv_partition *hv_partition_allocate(struct hv *hv, hv_vp_index vp_limit)
     partition->vp_banks = (vp_limit + 63) / 64;
     partition->page_limit = HV_PAGES_UNLIMITED;
     partition->vps = calloc(vp_limit, sizeof(struct hv_vp *));
-    partition->hypercall_page = hv->ops->allocate_pages(hv->context, 2);
+    partition->hypercall_page = hv->ops->allocate_pages(hv->context, PARTITION_PAGES);
     if (!partition->vps || !partition->hypercall_page) {
         hv_partition_free(partition);
         return NULL;
     }
     partition->reference_tsc_bytes = partition->hypercall_page + HV_PAGE_SIZE;
+    hv_stats_init(hv, &partition->stats, HV_STATS_OBJECT_PARTITION, partition->reference_tsc_bytes + HV_PAGE_SIZE);
     memset(partition->hypercall_page, 0xCC, HV_PAGE_SIZE); /* INT3: nothing but the call is there to run */
     hv->ops->hypercall_code(hv->context, partition->hypercall_page);
     return partition;
@@ -94,6 +97,7 @@ void hv_partition_insert(struct hv_partition *partition, hv_partition_id id)
     hv->partition_count++;
     if (partition->parent)
         append_child(partition->parent, partition);
+    hv_stats_partition_added(partition);
 }
 
 static void partition_remove(struct hv_partition *partition)
@@ -109,6 +113,7 @@ static void partition_remove(struct hv_partition *partition)
         link = &(*link)->next_sibling;
     *link = partition->next_sibling;
     hv->partition_count--;
+    hv_stats_partition_removed(partition);
 }
 
 static void add_tree_vps(const struct hv_partition *partition, struct hv_vp_set *handles)
@@ -325,6 +330,7 @@ static bool finalize(struct hv_vp *caller, struct hv_partition *partition)
     hv_transfers_free(partition);
     hv_ports_free(partition);
     hv_intercepts_free(partition);
+    hv_stats_partition_finalized(partition);
     hv_gpa_space_free(partition);
     hv_debug_session_free(partition);
     hv_pool_release(partition, HV_COST_PartitionActive + partition->properties.virtual_tlb_pages);
@@ -493,6 +499,7 @@ static void show_vp_overlays(struct hv_vp *vp)
     hv_show_overlay(partition, HV_OVERLAY_SIEF, vp->index, vp->sief_page, atomic_load(&vp->siefp),
                     HV_OVERLAY_READ_WRITE);
     hv_show_overlay(partition, HV_OVERLAY_SIM, vp->index, vp->sim_page, atomic_load(&vp->simp), HV_OVERLAY_READ_WRITE);
+    hv_stats_show_vp(vp);
 }
 
 void hv_show_all_overlays(struct hv_partition *partition)

@@ -24,6 +24,7 @@ enum hv_gpa_result {
 enum hv_overlay_access {
     HV_OVERLAY_READ_WRITE,
     HV_OVERLAY_READ_EXECUTE, /* a write is #GP (the hypercall page, TLFS 4.12) */
+    HV_OVERLAY_READ_ONLY, /* a write is #MC; its content changes (statistics pages, TLFS 21.1.2) */
 };
 
 /* Overlay pages (TLFS 8.1.3). Partition-wide ones have vp == 0. */
@@ -33,8 +34,17 @@ enum hv_overlay_kind {
     HV_OVERLAY_APIC_ASSIST,
     HV_OVERLAY_SIEF,
     HV_OVERLAY_SIM,
+    HV_OVERLAY_STATS_MSR, /* by the four registers of TLFS 21.3.3, in their order */
+    HV_OVERLAY_STATS_MSR_LAST = HV_OVERLAY_STATS_MSR + 3,
+    HV_OVERLAY_STATS_OWN_PARTITION, /* by HvMapStatsPage */
+    HV_OVERLAY_STATS_OWN_VP,
     HV_OVERLAY_KINDS,
-    HV_OVERLAY_MONITOR = HV_OVERLAY_KINDS, /* with a second stage only: platforms do not see it (TLFS 14.5.4) */
+    /* With a second stage only, platforms do not see these: */
+    HV_OVERLAY_MONITOR = HV_OVERLAY_KINDS, /* TLFS 14.5.4 */
+    HV_OVERLAY_STATS_HYPERVISOR, /* these four by HvMapStatsPage, of others' */
+    HV_OVERLAY_STATS_LP,
+    HV_OVERLAY_STATS_PARTITION,
+    HV_OVERLAY_STATS_VP,
 };
 
 /* A set of VPs, by handle where the platform is concerned, 64 to a bank. */
@@ -54,7 +64,7 @@ struct hv_gva_range {
  * Platform timers of a VP: its synthetic timers 0..3, one that retries the delivery of messages (TLFS 14.2.4), a
  * child's local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), the inspection of monitor pages
  * (VP 0 of the root, TLFS 14.5), messages of the event log (the same VP, TLFS 19.1.10), the profiler (VPs of the root,
- * TLFS 23.3), and what fault injection holds back.
+ * TLFS 23.3), what fault injection holds back, and times in statistics pages (VP 0 of the machine's partition, TLFS 21).
  */
 #define HV_VP_TIMER_MESSAGE_RETRY 4
 #define HV_VP_TIMER_APIC 5
@@ -63,7 +73,8 @@ struct hv_gva_range {
 #define HV_VP_TIMER_EVENT_LOG 8
 #define HV_VP_TIMER_PROFILER 9
 #define HV_VP_TIMER_INJECT 10
-#define HV_VP_TIMER_COUNT 11
+#define HV_VP_TIMER_STATS 11
+#define HV_VP_TIMER_COUNT 12
 
 /* What a platform function that may take long answers. */
 enum hv_progress {

@@ -232,6 +232,7 @@ static hv_status set_virtual_tlb_pages(struct hv_partition *partition, uint64_t 
         HV_LOG_AT(partition->hv, hv_calling_vp, hv_event_lp(hv_calling_vp), AM_GVA_SHRINK_VIRTUAL_TLB, old, value,
                   old - value);
     partition->properties.virtual_tlb_pages = value;
+    hv_stats_properties_changed(partition);
     return HV_STATUS_SUCCESS;
 }
 
@@ -295,6 +296,7 @@ void hv_properties_reset(struct hv_partition *partition)
         .xsave_features = config->xsave_features & ~XSAVE_RESERVED,
         .clflush_size = config->clflush_size,
     };
+    hv_stats_properties_changed(partition);
 }
 
 /* -- Hypercalls -- */

@@ -16,8 +16,8 @@
  * idle or runs without a limit. A VP moves to another LP with both LPs' locks held, and who wants the lock of a VP's
  * LP looks again once he has it. A kick of an LP that is just going to sleep is the platform's to remember.
  */
-#include "internal.h"
 #include "pairing_heap.h"
+#include "stats.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -74,8 +74,11 @@ static void lock_two(struct hv_lp *a, struct hv_lp *b)
     hv_scheduler_lock_take(a < b ? &b->lock : &a->lock);
 }
 
+_Thread_local unsigned hv_this_lp;
+
 static void kick(struct hv *hv, const struct hv_lp *lp)
 {
+    hv_stats_ipi(hv, number_of(hv, lp));
     hv->ops->kick_lp(hv->context, number_of(hv, lp));
 }
 
@@ -295,19 +298,32 @@ static void release_held(struct hv_lp *lp, uint64_t now)
 
 /* -- Picking -- */
 
+/* Without a word from the root's VP an idle LP is in C1, where HLT leaves it. */
+static void count_halt(struct hv_lp *lp)
+{
+    lp->power_state = lp->next_power_state;
+    lp->next_power_state = 0;
+    HV_COUNT_LP(lp, ProcessorHalts);
+    hv_counter_add(&lp->stats.page[HV_LPA_C1Transitions + 2 * lp->power_state], 1);
+}
+
 static void set_idle(struct hv *hv, struct hv_lp *lp, bool idle, uint64_t now)
 {
     unsigned number = number_of(hv, lp);
     uint64_t bit = UINT64_C(1) << (number % 64);
 
-    if (lp->idle)
+    if (lp->idle) {
         lp->idle_time += elapsed(lp->idle_since, now);
+        lp->power_state_time[lp->power_state] += elapsed(lp->idle_since, now);
+    }
     lp->idle_since = now;
     if (lp->idle == idle)
         return;
     lp->idle = idle;
-    if (idle)
+    if (idle) {
         atomic_fetch_add(&lp->idle_entries, 1);
+        count_halt(lp);
+    }
     if (idle && !atomic_load(&lp->parked))
         atomic_fetch_or(&hv->idle_lps[number / 64], bit);
     else
@@ -512,6 +528,7 @@ static void move(struct hv_vp *vp, struct hv_lp *from, struct hv_lp *to)
     unassign(vp, from);
     vp->sched.virtual_time += to->virtual_time - from->virtual_time;
     assign(vp, to);
+    HV_COUNT_SHARED(vp, LogicalProcessorMigrations);
     if (state == HV_SCHED_HELD)
         hold(to, vp, vp->sched.held_until);
     else if (state != HV_SCHED_OFF)
@@ -668,18 +685,33 @@ static void log_switch(struct hv *hv, struct hv_lp *lp)
 
 /* -- What the platform and the other chapters call -- */
 
+static void count_switch(struct hv_lp *lp, struct hv_vp *vp, uint64_t began)
+{
+    lp->previous = vp;
+    HV_COUNT_LP(lp, ContextSwitches);
+    if (HV_COUNTING)
+        lp->switch_time += elapsed(began, hv_sample_tsc(vp->hv));
+}
+
 struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint64_t *slice)
 {
     struct hv_lp *lp = &hv->lps[number], *helper = NULL;
     uint64_t now = hv_sample_tsc(hv);
     bool parked = atomic_load_explicit(&lp->parked, memory_order_relaxed), slice_over, found;
-    struct hv_vp *vp;
+    uint64_t began = 0;
+    struct hv_vp *vp, *stopped;
 
+    hv_this_lp = number + 1;
     if (parked)
         evacuate(hv, lp, now);
     hv_scheduler_lock_take(&lp->lock);
+    stopped = interrupted && lp->running && hv_vp_is_child(lp->running) ? lp->running : NULL;
+    if (stopped)
+        began = hv_count_begin(stopped, HV_VPV_ExternalInterrupts);
     stop(lp, now);
     slice_over = now >= lp->slice_end;
+    if (slice_over)
+        HV_COUNT_LP(lp, SchedulerInterrupts);
     release_held(lp, now);
     look_at_root(lp, interrupted, now);
     found = pick(hv, lp, now);
@@ -692,6 +724,10 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint
     }
     vp = lp->running;
     log_switch(hv, lp);
+    if (found && vp != lp->previous)
+        count_switch(lp, vp, now);
+    if (stopped)
+        hv_count_end(stopped, HV_VPV_ExternalInterrupts, began);
     if (!found)
         lp->slice_end = HV_NANO100_NEVER;
     else if (slice_over && lp->fair)
@@ -708,6 +744,8 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint
     unlock_lp(lp);
     if (helper)
         kick(hv, helper);
+    if (!found)
+        hv_this_lp = 0;
     return vp;
 }
 
@@ -721,6 +759,7 @@ void hv_stopped(struct hv_vp *vp)
     stop(lp, now);
     log_switch(hv, lp);
     unlock_lp(lp);
+    hv_this_lp = 0;
 }
 
 /* Whether the LP has to choose again now that this VP is queued. */
@@ -839,6 +878,8 @@ bool hv_scheduler_init(struct hv *hv)
         struct hv_lp *lp = &hv->lps[i];
 
         hv_scheduler_lock_init(&lp->lock);
+        hv_stats_init(hv, &lp->stats, HV_STATS_OBJECT_LOGICAL_PROCESSOR,
+                      (uint8_t *)hv->stats.page + (size_t)(1 + i) * HV_PAGE_SIZE);
         lp->created = lp->idle_since = now;
         lp->next_release = lp->slice_end = HV_NANO100_NEVER;
     }
@@ -954,13 +995,17 @@ uint64_t hv_vp_run_time(struct hv_vp *vp)
 void hv_get_lp_times(struct hv *hv, unsigned number, struct hv_lp_times *times)
 {
     struct hv_lp *lp = &hv->lps[number];
-    uint64_t now, run, idle, all;
+    uint64_t now, run, idle, all, idle_now;
 
     hv_scheduler_lock_take(&lp->lock);
     now = hv_sample_tsc(hv);
     run = lp->run_time + (lp->running ? elapsed(lp->running->sched.started, now) : 0);
-    idle = lp->idle_time + (lp->idle ? elapsed(lp->idle_since, now) : 0);
+    idle_now = lp->idle ? elapsed(lp->idle_since, now) : 0;
+    idle = lp->idle_time + idle_now;
     all = elapsed(lp->created, now);
+    for (unsigned i = 0; i < 3; i++)
+        times->power_states[i] = nano100_of(hv, lp->power_state_time[i] + (i == lp->power_state ? idle_now : 0));
+    times->switching = nano100_of(hv, 100 * lp->switch_time);
     unlock_lp(lp);
     times->idle = nano100_of(hv, idle);
     times->run = nano100_of(hv, all) - times->idle;

@@ -4,9 +4,9 @@
  * its descendants. (Saving one partition through the hypervisor's own interface is TLFS chapter 17 and lives
  * elsewhere.)
  *
- * What is read comes from outside: every number that something else relies on is checked. Counters are not state: they
- * start anew. What the platform keeps of processors it saves itself; it does so after this, since a restore makes the
- * processors of children and resets them.
+ * What is read comes from outside: every number that something else relies on is checked. Counters are state where
+ * guests see them (stats.c); the operator's start anew. What the platform keeps of processors it saves itself; it does
+ * so after this, since a restore makes the processors of children and resets them.
  */
 #include "stream.h"
 
@@ -336,6 +336,8 @@ static void walk(struct hv_stream *s, struct hv *hv)
         logical_processors(s, hv);
     if (!s->error)
         profiler(s, hv);
+    if (!s->error)
+        hv_state_stats(s, hv);
     for (struct hv_partition *p = root; p && !s->error; p = hv_next_partition(p))
         hv_state_pool(s, p);
 }
@@ -394,6 +396,7 @@ static void resume(struct hv *hv)
         hv_show_all_overlays(p);
         hv_time_restored(p);
     }
+    hv_stats_restored(hv);
     for_each_vp(hv, resume_vp);
 }
 

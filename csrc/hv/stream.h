@@ -128,5 +128,6 @@ void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /*
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition); /* memory_pool.c: after all that is charged */
 void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition); /* intercept.c */
 void hv_state_event_log(struct hv_stream *s, struct hv *hv); /* event_log_state.c: before messages in queues */
+void hv_state_stats(struct hv_stream *s, struct hv *hv); /* stats.c: before pools, when all objects are there */
 
 #endif

@@ -7,6 +7,7 @@
  * its due time, and looks at reference time again before it fires: it is never early.
  */
 #include "inject.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -383,6 +384,12 @@ void hv_timer_expired(struct hv_vp *vp, unsigned index)
 {
     struct hv_interrupts interrupts = {{0}};
 
+    if (index == HV_VP_TIMER_STATS) {
+        hv_stats_timer_expired(vp->hv);
+        return;
+    }
+    if (vp->hv->lps)
+        HV_COUNT_LP_SHARED(&vp->hv->lps[hv_vp_get_lp(vp)], TimerInterrupts);
     switch (index) {
     case HV_VP_TIMER_MESSAGE_RETRY:
         hv_message_retry(vp);

@@ -107,6 +107,32 @@ enum {
     HV_REGISTER_ROWS
 };
 
+/* Counters (TLFS appendix J): HV_<group>_<symbol> is the index in the group. */
+enum hv_stats_index {
+#define HV_STATS_GROUP_ROW(group, object, id, name, section)
+#define HV_STATS_ROW(group, index, symbol, ...) HV_##group##_##symbol = index,
+#include "tlfs/stats_counters.def"
+#undef HV_STATS_ROW
+    HV_STATS_INDEX_LIMIT
+};
+
+/* Rows of stats_counters.def, in its order. */
+enum {
+#define HV_STATS_ROW(group, index, symbol, ...) HV_STATS_ROW_##group##_##symbol,
+#include "tlfs/stats_counters.def"
+#undef HV_STATS_ROW
+#undef HV_STATS_GROUP_ROW
+    HV_STATS_ROWS
+};
+
+/* HV_STATS_OBJECT_TYPE (TLFS 21.2.1) */
+enum hv_stats_object_type {
+    HV_STATS_OBJECT_HYPERVISOR = 0x00000001,
+    HV_STATS_OBJECT_LOGICAL_PROCESSOR = 0x00000002,
+    HV_STATS_OBJECT_PARTITION = 0x00010001,
+    HV_STATS_OBJECT_VP = 0x00010002,
+};
+
 /* TLFS 11.3; the selector comes before the attributes, as deployed clients have it: the text's figure swaps them. */
 struct hv_segment_register {
     uint64_t base;

@@ -3,7 +3,7 @@
  * TLFS chapter 12: address space switches and TLB flushes, the later forms that take sets of VPs; and for parents,
  * translation of a child's GVAs and access to its memory as its VP would access it.
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <string.h>
 
@@ -36,6 +36,8 @@ hv_status hv_call_switch_virtual_address_space(struct hv_call *call)
 
     if (!address_space_is_valid(vp->partition, address_space))
         return HV_STATUS_INVALID_PARAMETER;
+    HV_COUNT(vp, AddressSpaceSwitches);
+    HV_COUNT(vp, AddressSpaceEvictions);
     vp->hv->ops->set_cr3(vp->hv->context, vp->handle, address_space);
     return HV_STATUS_SUCCESS;
 }
@@ -129,18 +131,23 @@ void hv_tlb_flush_inhibit_cleared(struct hv_vp *vp)
 
 static void flush_space(const struct hv_call *call, uint64_t flags, const struct hv_vp_set *set)
 {
-    const struct hv_vp *vp = call->vp;
+    struct hv_vp *vp = call->vp;
     struct hv_vp_set handles;
 
     HV_LOG(vp, AM_GVA_FLUSH_VIRTUAL_TLB, vp->partition->id);
+    if (flags & HV_FLUSH_ALL_VIRTUAL_ADDRESS_SPACES)
+        HV_COUNT(vp, AddressDomainFlushes);
+    else
+        HV_COUNT(vp, AddressSpaceFlushes);
+    HV_COUNT_PARTITION(vp->partition, VirtualTlbFlushEntries, 1);
     hv_vp_handles(vp->partition, set, &handles);
     vp->hv->ops->flush_tlb(vp->hv->context, vp->handle, &handles, flags & HV_FLUSH_NON_GLOBAL_MAPPINGS_ONLY);
 }
 
 /* Flush the next elements of the list; the dispatcher runs the call again for the rest (TLFS 4.3). */
-static void flush_list(struct hv_call *call, const struct hv_vp_set *set)
+static void flush_list(struct hv_call *call, uint64_t flags, const struct hv_vp_set *set)
 {
-    const struct hv_vp *vp = call->vp;
+    struct hv_vp *vp = call->vp;
     const uint64_t *list = call->elements;
     struct hv_gva_range ranges[HV_REP_BUDGET];
     struct hv_vp_set handles;
@@ -153,6 +160,10 @@ static void flush_list(struct hv_call *call, const struct hv_vp_set *set)
 
         ranges[n++] = (struct hv_gva_range){.gva = range & HV_PAGE_MASK, .count = (uint32_t)(range & 0xFFF) + 1};
     }
+    if (flags & HV_FLUSH_ALL_VIRTUAL_ADDRESS_SPACES)
+        HV_COUNT_ADD(vp, GlobalGvaRangeFlushes, n);
+    else
+        HV_COUNT_ADD(vp, LocalFlushedGvaRanges, n);
     vp->hv->ops->flush_tlb_ranges(vp->hv->context, vp->handle, &handles, ranges, n);
 }
 
@@ -180,7 +191,7 @@ hv_status hv_call_flush_virtual_address_list(struct hv_call *call)
     if (status == HV_STATUS_SUCCESS)
         status = flush_targets(call, in, &set);
     if (status == HV_STATUS_SUCCESS && !must_wait(call, &set))
-        flush_list(call, &set);
+        flush_list(call, in->flags, &set);
     return status;
 }
 
@@ -206,7 +217,7 @@ hv_status hv_call_flush_virtual_address_list_ex(struct hv_call *call)
     if (status == HV_STATUS_SUCCESS)
         status = flush_ex_targets(call, in, &set);
     if (status == HV_STATUS_SUCCESS && !must_wait(call, &set))
-        flush_list(call, &set);
+        flush_list(call, in->flags, &set);
     return status;
 }
 
@@ -402,6 +413,7 @@ static enum access_code access_code(enum hv_translation_kind kind, unsigned acce
     case HV_TRANSLATION_DENIED:
         return access == HV_ACCESS_READ ? ACCESS_READ_INTERCEPT : ACCESS_WRITE_INTERCEPT;
     case HV_TRANSLATION_FAULT:
+    case HV_TRANSLATION_CHECK:
         return ACCESS_ILLEGAL_OVERLAY_ACCESS;
     default:
         return ACCESS_UNMAPPED;

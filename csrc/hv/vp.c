@@ -3,7 +3,7 @@
  * TLFS chapter 10: virtual processors, their creation and deletion, index, run time and idle state. (Their registers
  * are in vp_registers.c.)
  */
-#include "internal.h"
+#include "stats.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +34,7 @@ hv_partition_id hv_vp_get_partition_id(const struct hv_vp *vp)
 
 /* -- The pool: a VP that once existed is kept, so that a timer or a kick that comes late finds it -- */
 
-#define VP_PAGES 5 /* SIM, SIEF, APIC assist, and two of scratch */
+#define VP_PAGES 6 /* SIM, SIEF, APIC assist, two of scratch, and statistics */
 
 void hv_vp_free(struct hv_vp *vp)
 {
@@ -62,6 +62,7 @@ static struct hv_vp *make_vp(struct hv *hv)
     vp->apic_assist_page = vp->sief_page + HV_PAGE_SIZE;
     vp->input_page = vp->apic_assist_page + HV_PAGE_SIZE;
     vp->output_page = vp->input_page + HV_PAGE_SIZE;
+    hv_stats_init(hv, &vp->stats, HV_STATS_OBJECT_VP, vp->output_page + HV_PAGE_SIZE);
     return vp;
 }
 
@@ -98,6 +99,7 @@ void hv_vp_insert(struct hv_partition *partition, struct hv_vp *vp, hv_vp_index 
     partition->hv->vp_count++;
     if (partition->hv->lps)
         hv_scheduler_add(vp);
+    hv_stats_vp_added(vp);
 }
 
 void hv_vp_reset(struct hv_vp *vp)
@@ -110,6 +112,7 @@ void hv_vp_reset(struct hv_vp *vp)
     memset(vp->known_pages, 0, sizeof(vp->known_pages));
     memset(vp->power_state_config, 0, sizeof(vp->power_state_config));
     vp->debug_deadline = 0;
+    memset(vp->stats_msr, 0, sizeof(vp->stats_msr));
 }
 
 static void clear_counters(struct hv_vp *vp)
@@ -122,6 +125,13 @@ static void clear_counters(struct hv_vp *vp)
     atomic_store(&vp->events_signaled, 0);
     atomic_store(&vp->interrupts_requested, 0);
     vp->auto_eois = vp->assisted_eois = 0;
+    hv_stats_init(vp->hv, &vp->stats, HV_STATS_OBJECT_VP, vp->stats.page);
+    memset(vp->costs, 0, sizeof(vp->costs));
+    vp->hypervisor_ticks = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        atomic_store(&vp->raised[i], 0);
+        atomic_store(&vp->raised_by_synic[i], 0);
+    }
 }
 
 /* -- Creation and deletion (TLFS 10.4.1, 10.4.2) -- */
@@ -315,6 +325,7 @@ void hv_vp_remove(struct hv_vp *vp)
     __atomic_store_n(&partition->vps[vp->index], NULL, __ATOMIC_RELEASE);
     partition->vp_count--;
     partition->hv->vp_count--;
+    hv_stats_vp_removed(vp);
     hv_vp_set_suspend(vp, HV_SUSPEND_EXPLICIT); /* reference time stops when no other VP is active */
     hv_emulated_timer_set(partition);
     hv_intercept_vp_remove(vp);
@@ -365,7 +376,7 @@ enum hv_exit hv_msr_read_vp_index(struct hv_vp *vp, uint32_t offset, uint64_t *v
 }
 
 /* With a root the scheduler knows, else the machine. */
-static hv_nano100_time run_time(struct hv_vp *vp)
+hv_nano100_time hv_run_time(struct hv_vp *vp)
 {
     return vp->hv->lps ? hv_vp_run_time(vp) : vp->hv->ops->vp_run_time(vp->hv->context, vp->handle);
 }
@@ -374,7 +385,7 @@ static hv_nano100_time run_time(struct hv_vp *vp)
 enum hv_exit hv_msr_read_vp_runtime(struct hv_vp *vp, uint32_t offset, uint64_t *value)
 {
     (void)offset;
-    *value = run_time(vp);
+    *value = hv_run_time(vp);
     return HV_EXIT_DONE;
 }
 
@@ -393,7 +404,7 @@ enum hv_exit hv_msr_read_guest_idle(struct hv_vp *vp, uint32_t offset, uint64_t 
 void hv_get_vp_state(struct hv_vp *vp, struct hv_vp_state *state)
 {
     memset(state, 0, sizeof(*state));
-    state->run_time = run_time(vp);
+    state->run_time = hv_run_time(vp);
     memcpy(state->hypercalls, vp->hypercalls, sizeof(state->hypercalls));
     memcpy(state->msr_reads, vp->msr_reads, sizeof(state->msr_reads));
     memcpy(state->msr_writes, vp->msr_writes, sizeof(state->msr_writes));

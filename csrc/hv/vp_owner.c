@@ -9,7 +9,7 @@
  * An LP that finds a VP owned by a call sets it OFF under its lock; the call gives up ownership first and takes the
  * lock afterwards, so it sees OFF and queues the VP, or the LP sees that there is no owner.
  */
-#include "internal.h"
+#include "stats.h"
 
 bool hv_vp_acquire(struct hv_vp *caller, struct hv_vp *vp)
 {
@@ -21,7 +21,7 @@ bool hv_vp_acquire(struct hv_vp *caller, struct hv_vp *vp)
         return false; /* another call, which will not be long */
     /* Nobody waits here: the LP lets the VP alone for a slice, by when the caller has asked again. */
     atomic_store(&vp->yield_until, hv_sample_tsc(vp->hv) + vp->hv->slice_length);
-    vp->hv->ops->kick_vp(vp->hv->context, vp->handle);
+    hv_stats_kick_vp(vp);
     return false;
 }
 
@@ -39,7 +39,7 @@ void hv_vp_set_suspend(struct hv_vp *vp, unsigned bits)
     unsigned before = atomic_fetch_or(&vp->suspend, bits), owner = atomic_load(&vp->owner);
 
     if (owner != HV_OWNER_NONE && owner != HV_OWNER_HANDLER)
-        vp->hv->ops->kick_vp(vp->hv->context, vp->handle);
+        hv_stats_kick_vp(vp);
     if (bits & ~before & HV_SUSPEND_EXPLICIT)
         hv_time_vp_suspended(vp);
 }

@@ -91,6 +91,8 @@ static uint32_t synthetic_msr(uint32_t name)
     default:
         break;
     }
+    if (name >= HV_REGISTER_StatsPartitionRetail && name <= HV_REGISTER_StatsVpInternal)
+        return HV_X64_MSR_STATS_PAGE + (name - HV_REGISTER_StatsPartitionRetail);
     if (name >= HV_REGISTER_Sint0 && name <= HV_REGISTER_Sint15)
         return HV_X64_MSR_SINT + (name - HV_REGISTER_Sint0);
     if (name >= HV_REGISTER_Stimer0Config && name <= HV_REGISTER_Stimer3Count)

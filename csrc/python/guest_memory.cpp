@@ -86,7 +86,10 @@ const Overlay *GuestMemory::overlay_at(uint64_t gpa) const
 Access GuestMemory::check(uint64_t gpa, bool write) const
 {
     if (const Overlay *overlay = overlay_at(gpa)) {
-        return write && overlay->access == HV_OVERLAY_READ_EXECUTE ? Access::overlay_read_only : Access::ok;
+        if (!write || overlay->access == HV_OVERLAY_READ_WRITE) {
+            return Access::ok;
+        }
+        return overlay->access == HV_OVERLAY_READ_ONLY ? Access::overlay_checked : Access::overlay_read_only;
     }
     Rights rights = this->rights(page_of(gpa));
     if (!rights.mapped) {

@@ -19,6 +19,7 @@ enum class Access {
     unmapped, /* reads ones, drops writes (TLFS 11.8, root) */
     no_access, /* #MC (TLFS 11.8, root) */
     overlay_read_only, /* #GP (TLFS 4.12) */
+    overlay_checked, /* #MC (TLFS 21.1.2) */
 };
 
 struct Overlay {

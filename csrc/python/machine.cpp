@@ -230,6 +230,7 @@ struct PlatformOps {
         Machine &m = machine(context);
         if (known_vp(m, vp, "set_cr3")) {
             m.records.cr3_loads.push_back({vp, cr3});
+            m.tsc += m.call_ticks;
         }
     }
 
@@ -453,6 +454,9 @@ static void throw_for(Access access)
     if (access == Access::overlay_read_only) {
         throw GeneralProtectionFault("#GP: write to a read-only overlay page");
     }
+    if (access == Access::overlay_checked) {
+        throw MachineCheck("#MC: write to a statistics page");
+    }
     if (access == Access::no_access) {
         throw MachineCheck("#MC: access without the right to the page");
     }
@@ -483,6 +487,8 @@ void Machine::access_page(hv_vp_handle handle, uint64_t gpa, uint8_t *read_to, c
         break;
     case HV_TRANSLATION_FAULT:
         throw GeneralProtectionFault("#GP: write to a read-only overlay page");
+    case HV_TRANSLATION_CHECK:
+        throw MachineCheck("#MC: write to a statistics page");
     case HV_TRANSLATION_UNMAPPED:
         break;
     default:

@@ -149,6 +149,7 @@ class Machine
 
     /* -- Time -- */
     uint64_t tsc = 0;
+    uint64_t call_ticks = 0; /* that a switch of address spaces takes */
     /* Move the TSC on and call due timers at their time; after `budget` calls the rest come late, at the end. */
     void advance_tsc(uint64_t ticks, unsigned budget = 1000000);
     void advance(uint64_t nano100);

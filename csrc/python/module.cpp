@@ -12,6 +12,7 @@
 #include "fuzz.h"
 #include "machine.hpp"
 #include "services_module.hpp"
+#include "stats_module.hpp"
 #include "tables.hpp"
 
 namespace py = pybind11;
@@ -568,6 +569,7 @@ PYBIND11_MODULE(_core, module)
 {
     module.doc() = "The hypervisor's core on a simulated platform: Python is the machine.";
     add_tables(module);
+    add_stats_tables(module);
     add_exceptions(module);
     add_hypercall_result(module);
     py::class_<Machine> type(module, "Machine",
@@ -589,6 +591,7 @@ PYBIND11_MODULE(_core, module)
     add_children(type);
     add_events(type);
     add_services(type);
+    add_stats(type);
     module.def("default_config", &default_config, "generation"_a,
                "What a partition with role=guest has by default in this generation.");
     module.def(

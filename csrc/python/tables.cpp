@@ -57,7 +57,8 @@ static const Members register_members = {
 
 static const Members translation_members = {{"RAM", HV_TRANSLATION_RAM},       {"OVERLAY", HV_TRANSLATION_OVERLAY},
                                             {"APIC", HV_TRANSLATION_APIC},     {"UNMAPPED", HV_TRANSLATION_UNMAPPED},
-                                            {"DENIED", HV_TRANSLATION_DENIED}, {"FAULT", HV_TRANSLATION_FAULT}};
+                                            {"DENIED", HV_TRANSLATION_DENIED}, {"FAULT", HV_TRANSLATION_FAULT},
+                                            {"CHECK", HV_TRANSLATION_CHECK}};
 
 static const Members line_members = {{"INTERRUPT", HV_LINE_INTERRUPT}, {"NMI", HV_LINE_NMI}, {"INIT", HV_LINE_INIT}};
 
@@ -72,7 +73,13 @@ static const Members overlay_members = {{"HYPERCALL", HV_OVERLAY_HYPERCALL},
                                         {"REFERENCE_TSC", HV_OVERLAY_REFERENCE_TSC},
                                         {"APIC_ASSIST", HV_OVERLAY_APIC_ASSIST},
                                         {"SIEF", HV_OVERLAY_SIEF},
-                                        {"SIM", HV_OVERLAY_SIM}};
+                                        {"SIM", HV_OVERLAY_SIM},
+                                        {"STATS_PARTITION_RETAIL", HV_OVERLAY_STATS_MSR},
+                                        {"STATS_PARTITION_INTERNAL", HV_OVERLAY_STATS_MSR + 1},
+                                        {"STATS_VP_RETAIL", HV_OVERLAY_STATS_MSR + 2},
+                                        {"STATS_VP_INTERNAL", HV_OVERLAY_STATS_MSR + 3},
+                                        {"STATS_OWN_PARTITION", HV_OVERLAY_STATS_OWN_PARTITION},
+                                        {"STATS_OWN_VP", HV_OVERLAY_STATS_OWN_VP}};
 
 static const Members port_type_members = {
     {"MESSAGE", HV_PORT_TYPE_MESSAGE}, {"EVENT", HV_PORT_TYPE_EVENT}, {"MONITOR", HV_PORT_TYPE_MONITOR}};

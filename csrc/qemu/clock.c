@@ -8,6 +8,7 @@
  */
 #include "module.h"
 
+#include "hw/core/cpu.h"
 #include "qapi/error.h"
 #include "system/cpu-timers.h"
 
@@ -203,8 +204,12 @@ uint64_t mshv_clock_read(struct mshv_clock *clock)
     uint64_t host, anchor_host, anchor_guest, rate, valid_for;
     unsigned sequence;
 
-    if (unlikely(clock->exact))
-        return read_exactly(clock);
+    if (unlikely(clock->exact)) {
+        uint64_t tsc = read_exactly(clock);
+
+        qatomic_set(&clock->last_exact, tsc);
+        return tsc;
+    }
     do {
         sequence = qatomic_load_acquire(&clock->sequence);
         host = (uint64_t)cpu_get_host_ticks();
@@ -332,9 +337,14 @@ bool mshv_clock_init_parallel(struct mshv_clock *clock, uint64_t frequency, Erro
     return mshv_clock_set(clock, frequency, 0, errp);
 }
 
+/* In the middle of a block of code an exact clock cannot be read: it stands where it was when it was read last. */
 uint64_t mshv_sample_tsc(void *context)
 {
-    return mshv_clock_read(&((MicrosoftHypervisor *)context)->clock);
+    struct mshv_clock *clock = &((MicrosoftHypervisor *)context)->clock;
+
+    if (unlikely(clock->exact) && current_cpu && !current_cpu->neg.can_do_io)
+        return qatomic_read(&clock->last_exact);
+    return mshv_clock_read(clock);
 }
 
 /* For registers: reading one is not done ahead of time, as RDTSC may be. */

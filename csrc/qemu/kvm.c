@@ -123,12 +123,12 @@ static size_t hypercall_code(void *context, uint8_t *code)
 }
 
 /*
- * TLFS 4.12: a write to the hypercall page is #GP. KVM has retired the instruction by then, so the exception is the
- * next one's.
+ * A write to the hypercall page is #GP (TLFS 4.12), one to a statistics page #MC (21.1.2). KVM has retired the
+ * instruction by then, so the exception is the next one's.
  */
-void mshv_kvm_page_write(CPUState *cs)
+void mshv_kvm_page_write(CPUState *cs, X86HypervisorExit exit)
 {
-    kvm_hypervisor_raise(X86_CPU(cs), X86_HYPERVISOR_GP);
+    kvm_hypervisor_raise(X86_CPU(cs), exit);
 }
 
 /* -- Time: the processor's TSC. It goes on while the machine is stopped; the core's clock does not. -- */

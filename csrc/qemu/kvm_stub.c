@@ -39,7 +39,7 @@ void mshv_kvm_stop(MicrosoftHypervisor *s)
     g_assert_not_reached();
 }
 
-void mshv_kvm_page_write(CPUState *cs)
+void mshv_kvm_page_write(CPUState *cs, X86HypervisorExit exit)
 {
     g_assert_not_reached();
 }

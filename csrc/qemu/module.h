@@ -30,6 +30,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(MicrosoftHypervisor, MICROSOFT_HYPERVISOR)
 
 struct mshv_clock {
     bool exact; /* computed from the virtual clock at every read */
+    uint64_t last_exact; /* what it was then */
     bool parallel; /* ticks with the host's TSC, whatever the virtual clock does */
     uint64_t frequency; /* Hz */
     uint64_t host_frequency; /* Hz, as far as it could be measured */
@@ -361,6 +362,9 @@ static inline void mshv_flush_before_running(struct mshv_vp *vp)
 void mshv_child_left(struct mshv_vp *vp); /* its CPU has left the execution loop */
 void mshv_set_child_exit_hooks(X86HypervisorClass *hooks);
 
+/* stats.c */
+void mshv_set_stats_hooks(X86HypervisorClass *hooks);
+
 /* registers.c */
 void mshv_get_register(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value);
 bool mshv_set_register(void *context, hv_vp_handle vp, enum hv_register_name name,
@@ -399,7 +403,7 @@ bool mshv_kvm_clock_init(MicrosoftHypervisor *s, Error **errp);
 bool mshv_kvm_set_up(MicrosoftHypervisor *s, Error **errp); /* the core is there */
 void mshv_kvm_start(MicrosoftHypervisor *s); /* the machine is about to go on */
 void mshv_kvm_stop(MicrosoftHypervisor *s);
-void mshv_kvm_page_write(CPUState *cs); /* a CPU has written to the hypercall page */
+void mshv_kvm_page_write(CPUState *cs, X86HypervisorExit exit); /* a CPU has written to a read-only overlay */
 void mshv_kvm_root_init(MicrosoftHypervisor *s);
 void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set);
 bool mshv_kvm_make_child(struct mshv_vp *vp, Error **errp); /* BQL held */

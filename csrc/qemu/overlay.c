@@ -11,6 +11,7 @@
 #include "exec/cpu-common.h"
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
+#include "exec/ram_addr.h"
 #include "hw/core/cpu.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
@@ -22,21 +23,48 @@
 #define OVERLAY_PRIORITY 0x100000 /* above all regions of a machine */
 
 /*
- * TLFS 4.12: writing to the hypercall page is #GP. Devices' writes are dropped: they may be made by a processor's
- * thread, in the middle of another instruction's access, but do not carry a processor's attributes.
+ * Devices' writes are dropped: they may be made by a processor's thread, in the middle of another instruction's access,
+ * but do not carry a processor's attributes.
  */
+static bool by_processor(MemTxAttrs attrs)
+{
+    return current_cpu && current_cpu->running && !attrs.unspecified;
+}
+
+/* TLFS 4.12: writing to the hypercall page is #GP. */
 static MemTxResult hypercall_page_write(void *opaque, hwaddr addr, uint64_t data, unsigned size, MemTxAttrs attrs)
 {
     CPUState *cs = current_cpu;
 
-    if (!cs || !cs->running || attrs.unspecified)
+    if (!by_processor(attrs))
         return MEMTX_OK;
     if (kvm_enabled())
-        mshv_kvm_page_write(cs);
+        mshv_kvm_page_write(cs, X86_HYPERVISOR_GP);
     else
         raise_exception_err_ra(cpu_env(cs), EXCP0D_GPF, 0, cs->mem_io_pc);
     return MEMTX_OK;
 }
+
+/* TLFS 21.1.2: writing to a statistics page is #MC. */
+static MemTxResult stats_page_write(void *opaque, hwaddr addr, uint64_t data, unsigned size, MemTxAttrs attrs)
+{
+    CPUState *cs = current_cpu;
+
+    if (!by_processor(attrs))
+        return MEMTX_OK;
+    if (kvm_enabled())
+        mshv_kvm_page_write(cs, X86_HYPERVISOR_MC);
+    else
+        raise_exception_ra(cpu_env(cs), EXCP12_MCHK, cs->mem_io_pc);
+    return MEMTX_OK;
+}
+
+static const MemoryRegionOps stats_page_ops = {
+    .write_with_attrs = stats_page_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+    .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+};
 
 static const MemoryRegionOps hypercall_page_ops = {
     .write_with_attrs = hypercall_page_write,
@@ -51,6 +79,12 @@ static const char *const overlay_names[HV_OVERLAY_KINDS] = {
     [HV_OVERLAY_APIC_ASSIST] = "apic-assist-page",
     [HV_OVERLAY_SIEF] = "sief-page",
     [HV_OVERLAY_SIM] = "sim-page",
+    [HV_OVERLAY_STATS_MSR] = "stats-partition-retail-page",
+    [HV_OVERLAY_STATS_MSR + 1] = "stats-partition-internal-page",
+    [HV_OVERLAY_STATS_MSR + 2] = "stats-vp-retail-page",
+    [HV_OVERLAY_STATS_MSR + 3] = "stats-vp-internal-page",
+    [HV_OVERLAY_STATS_OWN_PARTITION] = "stats-partition-page",
+    [HV_OVERLAY_STATS_OWN_VP] = "stats-vp-page",
 };
 
 void mshv_init_code_page(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, const void *page)
@@ -58,6 +92,14 @@ void mshv_init_code_page(MicrosoftHypervisor *s, MemoryRegion *region, const cha
     memory_region_init_rom_device_nomigrate(region, OBJECT(s), &hypercall_page_ops, s, name, HV_PAGE_SIZE,
                                             &error_fatal);
     memcpy(memory_region_get_ram_ptr(region), page, HV_PAGE_SIZE);
+}
+
+/* Memory for reads, whose content the core changes; a device for writes. Never finalized, as overlays are not. */
+static void create_stats_region(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, void *page)
+{
+    memory_region_init_io(region, OBJECT(s), &stats_page_ops, s, name, HV_PAGE_SIZE);
+    region->rom_device = true;
+    region->ram_block = qemu_ram_alloc_from_ptr(HV_PAGE_SIZE, page, region, &error_fatal);
 }
 
 static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, enum hv_overlay_kind kind,
@@ -68,6 +110,8 @@ static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, 
 
     if (access == HV_OVERLAY_READ_EXECUTE) {
         mshv_init_code_page(s, region, name, page); /* its content stays what it was when the core was made */
+    } else if (access == HV_OVERLAY_READ_ONLY) {
+        create_stats_region(s, region, name, page);
     } else {
         memory_region_init_ram_ptr(region, OBJECT(s), name, HV_PAGE_SIZE, page);
     }

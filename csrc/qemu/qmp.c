@@ -15,6 +15,7 @@
 #include "qmp.h"
 #include "qmp_events.h"
 #include "qmp_partitions.h"
+#include "qmp_stats.h"
 #include "trace.h"
 
 #define PAGE_ENABLE UINT64_C(1) /* of the registers that place overlay pages (TLFS 4.12, 15.4.1, ...) */
@@ -736,10 +737,12 @@ void microsoft_hypervisor_qmp_register(void)
     tracing = false;
     x86_hypervisor_set_qmp_ops(&ops);
     microsoft_hypervisor_qmp_events_register();
+    microsoft_hypervisor_stats_register(true);
 }
 
 void microsoft_hypervisor_qmp_unregister(void)
 {
     x86_hypervisor_set_qmp_ops(NULL);
     microsoft_hypervisor_qmp_events_unregister();
+    microsoft_hypervisor_stats_register(false);
 }

@@ -215,6 +215,7 @@ static bool find_page(const struct mshv_vp *vp, hwaddr gpa, const struct hv_tran
         return !vp->child; /* the root's access goes to the machine's bus (TLFS 11.8) */
     case HV_TRANSLATION_DENIED:
     case HV_TRANSLATION_FAULT:
+    case HV_TRANSLATION_CHECK:
         break;
     }
     return false;
@@ -277,6 +278,9 @@ static X86HypervisorExit second_stage_fault(X86Hypervisor *hv, X86CPU *cpu, cons
         break;
     case HV_TRANSLATION_FAULT:
         exit = HV_EXIT_GP;
+        break;
+    case HV_TRANSLATION_CHECK:
+        exit = HV_EXIT_MC;
         break;
     default:
         break;

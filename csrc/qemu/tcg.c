@@ -141,4 +141,5 @@ void mshv_set_hooks(X86HypervisorClass *hooks)
     mshv_set_child_hooks(hooks);
     mshv_set_child_exit_hooks(hooks);
     mshv_set_second_stage_hooks(hooks);
+    mshv_set_stats_hooks(hooks);
 }

@@ -133,7 +133,7 @@ REGISTERS_2008R2 = [
     *(Register(0x400000B0 + n, f"STIMER{n // 2}_{'COUNT' if n % 2 else 'CONFIG'}", "RW", TIMERS, 0) for n in range(8)),
     *(Register(0x400000C0 + n, f"TRIGGER_C{n}", "R", CPU_MANAGEMENT, 0) for n in (1, 2, 3)),
     *(Register(0x400000D0 + n, f"CONFIG_C{n}", "RW", CPU_MANAGEMENT, 0) for n in (1, 2, 3)),
-    *(Register(0x400000E0 + n, f"STATS{n}", "RW", STATS_MSR, 0, False) for n in range(4)),
+    *(Register(0x400000E0 + n, f"STATS{n}", "RW", STATS_MSR, 0) for n in range(4)),
     Register(0x400000F0, "GUEST_IDLE", "R", GUEST_IDLE),
 ]
 """TLFS appendix H and the sections that define the registers."""

@@ -136,6 +136,13 @@ def _interrupts() -> list[tuple[int, Mode]]:
     return _default() + _runs(64, make_modes({"kvm-split": (1,)}))
 
 
+def _stats() -> list[tuple[int, Mode]]:
+    # KVM does not tell what the processor does by itself.
+    properties = (("access-stats-msr", "on"),)
+    older = make_modes(ONE_VP, properties, GENERATION_2008R2, "-2008r2")
+    return _runs(64, make_modes({"mttcg": (1, 4), "icount": (1,)}, properties) + older)
+
+
 _PLANS = {
     "access": _access,
     "apic": _apic,
@@ -144,6 +151,7 @@ _PLANS = {
     "ipi": _several,
     "ports": _ports,
     "runtime": _runtime,
+    "stats": _stats,
     "synic": _interrupts,
     "timer": _interrupts,
     "vmmu": _with_32_bit,
@@ -197,7 +205,7 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
 
 # Guests whose machines are made in ways that a child partition cannot be: with an operator's ports or a debugger,
 # without a hypervisor, or with privileges that differ from mode to mode.
-_NOT_IN_CHILD = {"debug", "ports", "runtime", "access"}
+_NOT_IN_CHILD = {"debug", "ports", "runtime", "access", "stats"}
 
 
 def _in_child(name: str) -> list[tuple[int, Mode]]:
