@@ -23,7 +23,7 @@ KVM_SEVERAL = {"kvm": (2,), "kvm-off": (1,)}
 KVM_OLDER = {"kvm-off": (1,)}
 # The root needs to have QEMU's local APIC, with which not every host's KVM starts other CPUs.
 KVM_ROOT = {"kvm-off": (1,)}
-KVM_ROOT_PROGRAMS = {"partition", "intercepts", "interrupts", "registers", "second_stage", "vps"}
+KVM_ROOT_PROGRAMS = {"partition", "intercepts", "interrupts", "registers", "second_stage"}
 """What is run in the root on KVM each time; HV_KVM_ROOT=all asks for all programs, which takes minutes."""
 
 

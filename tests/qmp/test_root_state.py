@@ -107,7 +107,7 @@ def partitions(machine: SyncMachine) -> list[Any]:
     return [partition["id"] for partition in machine.execute("query-hv-partitions")]
 
 
-@on_all
+@on_tcg
 def test_stop_and_cont(running: SyncMachine) -> None:
     """Children stand still while the machine is stopped, and so does their time."""
     running.stop()
