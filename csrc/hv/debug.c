@@ -275,10 +275,7 @@ static bool waits(struct hv_vp *vp, const struct retrieve_input *in)
         return false;
     if (!vp->debug_deadline)
         vp->debug_deadline = tsc_after(hv, in->timeout);
-    if (hv_machine_tsc(hv) >= vp->debug_deadline)
-        return false;
-    hv->ops->spin_wait(hv->context, vp->handle);
-    return true;
+    return hv_call_waits(vp, vp->debug_deadline);
 }
 
 static hv_status retrieve(struct hv_vp *vp, struct hv_debug_session *session, const struct retrieve_input *in,

@@ -538,6 +538,23 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
     return run_handler(vp, row, input, &blocks);
 }
 
+/* -- Calls that wait for a time -- */
+
+#define TIME_STANDS_STILL 1000 /* attempts at the same time */
+
+bool hv_call_waits(struct hv_vp *vp, uint64_t deadline)
+{
+    const struct hv *hv = vp->hv;
+    uint64_t now = hv_machine_tsc(hv);
+
+    vp->waited_in_vain = now == vp->waited_at ? vp->waited_in_vain + 1 : 0;
+    vp->waited_at = now;
+    if (now >= deadline || vp->waited_in_vain > TIME_STANDS_STILL)
+        return false;
+    hv->ops->spin_wait(hv->context, vp->handle);
+    return true;
+}
+
 /* -- Fault injection -- */
 
 /* Ask the rules about a call: once, however often it has to be executed until it is done. */
@@ -576,8 +593,7 @@ static struct outcome dispatch_with_rules(struct hv_vp *vp, struct hv_call_frame
 
     if (outcome.exit != HV_EXIT_NATIVE)
         return outcome;
-    if (vp->inject_until && hv_machine_tsc(vp->hv) < vp->inject_until) {
-        vp->hv->ops->spin_wait(vp->hv->context, vp->handle);
+    if (vp->inject_until && hv_call_waits(vp, vp->inject_until)) {
         outcome.exit = HV_EXIT_RETRY;
         return outcome;
     }

@@ -231,6 +231,8 @@ struct hv_vp {
     bool inject_passed; /* the call `inject_call` has been let through; VP's thread, as the next lines */
     uint64_t inject_call; /* its input value, without the rep start index */
     uint64_t inject_until; /* TSC: not before that; 0: at once */
+    uint64_t waited_at; /* TSC, when hv_call_waits() looked last */
+    unsigned waited_in_vain; /* how often in a row it was the same */
     uint64_t debug_deadline; /* TSC: until when HvRetrieveDebugData waits; 0: it does not. VP's thread */
 
     /* Written by the VP's thread under its lock; other threads look without it when they choose a target. */
@@ -555,6 +557,11 @@ hv_status hv_call_output(struct hv_call *call, size_t size);
  * their place behind the header. False: they cannot be read, and the call ends as call->exit says. No core lock held.
  */
 bool hv_call_read_tail(struct hv_call *call, size_t offset, size_t size);
+/*
+ * Whether the call is to be executed again because the TSC has not reached `deadline`; others are let run meanwhile.
+ * False too where time stands still as long as an instruction is executed again and again, as it does under -icount.
+ */
+bool hv_call_waits(struct hv_vp *vp, uint64_t deadline);
 void hv_msr_init(struct hv *hv);
 /* Whether the hypervisor virtualizes a synthetic MSR for the VP's partition, which has the privilege (TLFS 11.10). */
 bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index);

@@ -315,16 +315,14 @@ static void schedule_next_period(struct hv_vp *vp, unsigned index, hv_nano100_ti
 }
 
 /* What rules of fault injection want with the expiration that is due; they are asked once about each. */
-static struct hv_injected ask_rules(struct hv_vp *vp, unsigned index)
+static void ask_rules(struct hv_vp *vp, unsigned index, struct hv_injected *injected)
 {
     struct hv_timer *timer = &vp->timer[index];
-    struct hv_injected injected = {.action = HV_INJECT_NOTHING};
 
-    if (HV_INJECTING(vp->hv, HV_INJECT_TIMER) && !timer->injected) {
-        timer->injected = true;
-        hv_inject(vp, HV_INJECT_TIMER, index, &injected);
-    }
-    return injected;
+    if (timer->injected)
+        return;
+    timer->injected = true;
+    hv_inject(vp, HV_INJECT_TIMER, index, injected);
 }
 
 static void fire(struct hv_vp *vp, unsigned index, struct hv_interrupts *interrupts)
@@ -339,7 +337,9 @@ static void fire(struct hv_vp *vp, unsigned index, struct hv_interrupts *interru
         set_platform_timer(vp, index, due);
         return;
     }
-    injected = ask_rules(vp, index);
+    injected.action = HV_INJECT_NOTHING;
+    if (HV_INJECTING(vp->hv, HV_INJECT_TIMER))
+        ask_rules(vp, index, &injected);
     if (injected.action == HV_INJECT_DELAY) {
         vp->hv->ops->set_timer(vp->hv->context, vp->handle, index, hv_machine_tsc(vp->hv) + injected.delay);
         return;

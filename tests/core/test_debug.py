@@ -267,6 +267,15 @@ def test_loop_ends_with_the_first_data(debuggee: Debuggee) -> None:
     assert m.read(OUTPUT, 12) == struct.pack("<II", 4, 0) + b"data"
 
 
+def test_loop_ends_where_time_stands_still(debuggee: Debuggee) -> None:
+    """TLFS 20.1.6: the hypervisor may always return to the guest, which tries again."""
+    attempts = 0
+    while debuggee.one_retrieval(8, LOOP, 1000).exit == Exit.RETRY:
+        attempts += 1
+        assert attempts < 2000
+    assert 1000 <= attempts <= 1001
+
+
 def test_loop_with_no_time_returns_at_once(debuggee: Debuggee) -> None:
     """TLFS 20.3.2."""
     assert debuggee.one_retrieval(8, LOOP, 0).status == Status.NO_DATA

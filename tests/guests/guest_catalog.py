@@ -126,7 +126,7 @@ def _ports() -> list[tuple[int, Mode]]:
 def _debug() -> list[tuple[int, Mode]]:
     """Return modes with a connection to a debugger that never takes or sends anything."""
     properties = (("debug-chardev", "debugger"),)
-    modes = make_modes({"mttcg": (1,), "icount": (1,), "kvm": (1,)}, properties)
+    modes = make_modes({"mttcg": (1,), "icount": (1,)}, properties)
     modes += make_modes(ONE_VP, properties, GENERATION_2008R2, "-2008r2")
     chardev = ("-chardev", "null,id=debugger")
     return _runs(64, [replace(mode, arguments=mode.arguments + chardev) for mode in modes])

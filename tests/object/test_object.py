@@ -22,6 +22,7 @@ OTHERS = {
     "vp-index",
     "crash",
     "policy",
+    "debug-chardev",
     "tsc-frequency",
     "spinlock-retries",
     "version-major",
