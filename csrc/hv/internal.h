@@ -215,6 +215,8 @@ struct hv_vp {
     bool retry_set; /* message retry timer; lock */
     struct hv_timer timer[HV_SYNTHETIC_TIMER_COUNT]; /* lock */
 
+    uint64_t unfinished_call; /* input value of a call that was left off, to be executed again; VP's thread */
+
     /* Counters: of the VP's thread, or under the lock where other threads count. */
     uint64_t hypercalls[HV_HYPERCALL_ROWS];
     uint64_t unknown_hypercalls;

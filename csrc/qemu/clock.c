@@ -332,9 +332,19 @@ bool mshv_clock_init_parallel(struct mshv_clock *clock, uint64_t frequency, Erro
     return mshv_clock_set(clock, frequency, 0, errp);
 }
 
+/* Under icount the time is known at the end of a block of code only, and who asks before gets that one. */
 uint64_t mshv_sample_tsc(void *context)
 {
-    return mshv_clock_read(&((MicrosoftHypervisor *)context)->clock);
+    struct mshv_clock *clock = &((MicrosoftHypervisor *)context)->clock;
+    CPUState *cs = current_cpu;
+    uint64_t tsc;
+
+    if (likely(!icount_enabled() || !cs || cs->neg.can_do_io))
+        return mshv_clock_read(clock);
+    cs->neg.can_do_io = true;
+    tsc = mshv_clock_read(clock);
+    cs->neg.can_do_io = false;
+    return tsc;
 }
 
 /* For registers: reading one is not done ahead of time, as RDTSC may be. */
