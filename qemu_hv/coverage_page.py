@@ -43,7 +43,7 @@ _INTRODUCTION = """\
 # Tests by section of the specification
 
 Made by `python -m qemu_hv.coverage_page` from `csrc/hv/tlfs/sections.def` and what the tests cite; CI checks that it is
-current. Chapters 17, 19 to 21 and 23 are missing ([status.md](status.md)).
+current. Chapters 17, 20, 21 and 23 are missing ([status.md](status.md)).
 
 A file alone cites the section for a part of it or as a whole, one with names in the docstrings or comments of these
 tests. `-` marks sections without rules of their own, **none** rules without a test.

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
@@ -21,9 +21,9 @@ from .qmp_session import QmpSession, add_address_argument, address_of, open_sess
 __all__ = ["add_arguments", "execute", "line"]
 
 _DEFAULT_SECONDS = 1.0
-_DEFAULT_MIB = 4.0
+_DEFAULT_MIB = 16.0
 _POLL_SECONDS = 0.05
-_BATCH = 1 << 22  # bytes
+_BATCH = 1 << 22  # bytes; the client takes answers of up to 10 MiB
 _MIB = 1 << 20
 
 
@@ -95,8 +95,8 @@ class _Sink:
     def begin(self, frequency: int) -> None:
         """Take the frequency of time stamps, in Hz, before the first events."""
 
-    def take(self, events: list[Event]) -> None:
-        """Take events, in the order of their time."""
+    def take(self, data: bytes) -> None:
+        """Take entries; what takes long is put off, as the machine is not waiting."""
 
     def close(self) -> None:
         """There will be no more."""
@@ -107,7 +107,6 @@ class _Recorder:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
-        self._decoder = Decoder()
 
     async def run(self, address: str, sink: _Sink) -> None:
         async with open_session(address) as session:
@@ -117,8 +116,8 @@ class _Recorder:
             await self._start(session)
             try:
                 sink.begin((await session.execute("query-hv-events"))["tsc-frequency"])
-                async for events in self._batches(session):
-                    sink.take(events)
+                async for data in self._batches(session):
+                    sink.take(data)
             finally:
                 await session.execute("hv-events-stop")
             await self._drain(session, sink)
@@ -133,13 +132,12 @@ class _Recorder:
             options["partition"] = self._args.partition
         await session.execute("hv-events-start", **options)
 
-    async def _batches(self, session: QmpSession) -> AsyncIterator[list[Event]]:
+    async def _batches(self, session: QmpSession) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = None if self._args.follow else loop.time() + self._args.seconds
         while end is None or loop.time() < end:
             batch = await session.execute("hv-events-read", max=_BATCH)
-            events = self._decoder.decode(base64.b64decode(batch["data"]))
-            yield events
+            yield base64.b64decode(batch["data"])
             if batch["unread"] < _BATCH // 4:
                 await asyncio.sleep(_POLL_SECONDS)
 
@@ -148,7 +146,7 @@ class _Recorder:
             batch = await session.execute("hv-events-read", max=_BATCH)
             if not batch["data"]:
                 return
-            sink.take(self._decoder.decode(base64.b64decode(batch["data"])))
+            sink.take(base64.b64decode(batch["data"]))
 
     async def _take_recorded(self, session: QmpSession, sink: _Sink) -> None:
         state = await session.execute("query-hv-events")
@@ -161,7 +159,7 @@ class _Recorder:
             if not data:
                 return
             left -= len(data)
-            sink.take(self._decoder.decode(data))
+            sink.take(data)
 
 
 class _Printer(_Sink):
@@ -170,6 +168,7 @@ class _Printer(_Sink):
     def __init__(self, wanted: EventFilter, *, as_json: bool) -> None:
         self._wanted = wanted
         self._as_json = as_json
+        self._decoder = Decoder()
         self._names = Names()
         self._frequency = 1
         self._start: Optional[int] = None
@@ -177,7 +176,8 @@ class _Printer(_Sink):
     def begin(self, frequency: int) -> None:
         self._frequency = frequency
 
-    def take(self, events: list[Event]) -> None:
+    def take(self, data: bytes) -> None:
+        events = self._decoder.decode(data)
         if self._start is None and events:
             self._start = events[0].tsc
         for event in self._wanted.select(events):
@@ -205,22 +205,23 @@ class _Export(_Sink):
         self._path = path
         self._wanted = wanted
         self._frequency = 0
-        self._events: list[Event] = []
+        self._data: list[bytes] = []
 
     def begin(self, frequency: int) -> None:
         self._frequency = frequency
 
-    def take(self, events: Sequence[Event]) -> None:
-        self._events += self._wanted.select(events)
+    def take(self, data: bytes) -> None:
+        self._data.append(data)
 
     def close(self) -> None:
         if not self._frequency:
             return  # nothing was recorded: why is being told
-        trace = trace_of(self._events, self._frequency)
+        events = self._wanted.select(Decoder().decode(b"".join(self._data)))
+        trace = trace_of(events, self._frequency)
         try:
             with self._path.open("w", encoding="utf-8") as file:
                 write_trace(trace, file)
         except OSError as error:
             raise UserError(f"{self._path} cannot be written: {error.strerror}") from error
         lost = f", {trace.lost} were lost" if trace.lost else ""
-        print(f"{self._path}: {len(self._events)} events{lost}; open it with https://ui.perfetto.dev")
+        print(f"{self._path}: {len(events)} events{lost}; open it with https://ui.perfetto.dev")

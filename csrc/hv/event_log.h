@@ -36,10 +36,12 @@ enum {
 };
 
 #define HV_EVENT_VALUES_MOST 5u
+#define HV_EVENT_MASK(group) (UINT64_C(1) << HV_EVENT_GROUP_##group)
 
-static inline bool hv_event_is_wanted(const struct hv *hv, unsigned group)
+/* Whether anybody wants one of these groups. Where much happens often, what logs is a function apart. */
+static inline bool hv_events_are_wanted(const struct hv *hv, uint64_t groups)
 {
-    return (atomic_load_explicit(&hv->events_wanted, memory_order_relaxed) >> group) & 1;
+    return __builtin_expect((atomic_load_explicit(&hv->events_wanted, memory_order_relaxed) & groups) != 0, 0);
 }
 
 /* An event on its way; `vp` is NULL for one that is nobody's. */
@@ -76,7 +78,7 @@ uint64_t hv_event_rip(const struct hv_vp *vp);
 /* The same at an LP; `vp_` may be NULL. */
 #define HV_LOG_AT(hv_, vp_, lp_, symbol, ...)                                                                          \
     do {                                                                                                               \
-        if (__builtin_expect(hv_event_is_wanted(hv_, HV_EVENT_GROUP_OF_##symbol), 0)) {                                \
+        if (hv_events_are_wanted(hv_, UINT64_C(1) << HV_EVENT_GROUP_OF_##symbol)) {                                    \
             const uint64_t hv_log_values[] = {__VA_ARGS__};                                                            \
             hv_event_record(&(struct hv_event_record){.hv = (hv_),                                                     \
                                                       .vp = (vp_),                                                     \

@@ -217,6 +217,11 @@ static void set_result(struct hv_call_frame *frame, uint64_t result)
     }
 }
 
+static uint64_t result_of(const struct hv_call_frame *frame)
+{
+    return frame->long_mode ? frame->gpr[RAX] : pair(frame->gpr[RDX], frame->gpr[RAX]);
+}
+
 /* A rep call that is not finished is executed again, from its next element (TLFS 4.3). */
 static void set_rep_start(struct hv_call_frame *frame, unsigned start)
 {
@@ -603,17 +608,19 @@ static struct outcome dispatch_with_rules(struct hv_vp *vp, struct hv_call_frame
     return outcome;
 }
 
-static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uint64_t input, uint64_t *result)
+static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 {
     struct hv_partition *partition = vp->partition;
-    unsigned code = INPUT_CODE(input), row;
-    uint64_t began;
+    uint64_t input, result, began;
+    unsigned code, row;
     struct outcome outcome;
 
     /* TLFS 4.5; without an enabled page there is no interface to call through. */
     if (!frame->legal || !(atomic_load_explicit(&partition->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
         return HV_EXIT_UD;
     began = hv_cost_begin(vp, HV_VPV_Hypercalls);
+    input = input_value(frame);
+    code = INPUT_CODE(input);
     row = code < HV_CALL_CODES ? partition->hv->call_row[code] : HV_NO_ROW;
     if (row == HV_NO_ROW) {
         hv_counter_add(&vp->unknown_hypercalls, 1);
@@ -633,24 +640,36 @@ static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, uin
     }
     HV_COUNT(vp, Hypercalls);
     hv_cost_end(vp, HV_VPV_Hypercalls, began);
-    *result = (uint64_t)outcome.reps_done << 32 | outcome.status;
-    set_result(frame, *result);
+    result = (uint64_t)outcome.reps_done << 32 | outcome.status;
+    set_result(frame, result);
     if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))
         partition->hv->ops->trace_hypercall(partition->hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input,
-                                            *result);
+                                            result);
     return HV_EXIT_DONE;
 }
 
-enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+/* A call that was left off, to let others go on or because it waits, is one call. */
+static __attribute__((noinline)) enum hv_exit logged_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 {
-    uint64_t input = input_value(frame), result = 0;
+    uint64_t input = input_value(frame);
     enum hv_exit exit;
 
-    HV_LOG(vp, HC_HYPERCALL, hv_event_rip(vp), input);
-    exit = hypercall(vp, frame, input, &result);
-    HV_LOG(vp, HYPERCALL_END, input, result, exit);
+    if (input != vp->unfinished_call)
+        HV_LOG(vp, HC_HYPERCALL, hv_event_rip(vp), input);
+    exit = hypercall(vp, frame);
+    vp->unfinished_call = exit == HV_EXIT_RETRY ? input_value(frame) : 0;
+    if (exit != HV_EXIT_RETRY)
+        HV_LOG(vp, HYPERCALL_END, input, exit == HV_EXIT_DONE ? result_of(frame) : 0, exit);
     hv_log_reflected(vp, exit);
     return exit;
+}
+
+#define CALL_EVENTS                                                                                                    \
+    (HV_EVENT_MASK(Hypercall) | HV_EVENT_MASK(HypercallEnds) | HV_EVENT_MASK(InterceptManager)) /* reflected ones */
+
+enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+{
+    return hv_events_are_wanted(vp->hv, CALL_EVENTS) ? logged_hypercall(vp, frame) : hypercall(vp, frame);
 }
 
 /* -- Registers of this chapter -- */

@@ -253,6 +253,8 @@ struct hv_vp {
     uint64_t hypervisor_ticks, intercept_began; /* likewise */
     _Atomic uint64_t raised[4], raised_by_synic[4]; /* vectors requested by the hypervisor, not accepted yet */
 
+    uint64_t unfinished_call; /* input value of a call that was left off, to be executed again; VP's thread */
+
     /* Counters: of the VP's thread, or under the lock where other threads count. */
     uint64_t hypercalls[HV_HYPERCALL_ROWS];
     uint64_t unknown_hypercalls;

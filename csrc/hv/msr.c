@@ -114,13 +114,20 @@ static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
     return exit;
 }
 
-enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
+static __attribute__((noinline)) enum hv_exit read_logged(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     enum hv_exit exit = read_msr(vp, index, value);
 
     HV_LOG(vp, IM_MSR_READ, hv_event_rip(vp), index, exit == HV_EXIT_GP ? 0 : *value);
     hv_log_reflected(vp, exit);
     return exit;
+}
+
+enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
+{
+    if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(InterceptManager)))
+        return read_logged(vp, index, value);
+    return read_msr(vp, index, value);
 }
 
 static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
@@ -145,7 +152,7 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
     return exit;
 }
 
-enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
+static __attribute__((noinline)) enum hv_exit write_logged(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     enum hv_exit exit;
 
@@ -153,6 +160,13 @@ enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
     exit = write_msr(vp, index, value);
     hv_log_reflected(vp, exit);
     return exit;
+}
+
+enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
+{
+    if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(InterceptManager)))
+        return write_logged(vp, index, value);
+    return write_msr(vp, index, value);
 }
 
 /* -- System reset (TLFS 6.3.5) -- */

@@ -671,7 +671,8 @@ static struct hv_lp *find_idle(struct hv *hv)
     return NULL;
 }
 
-/* The lock is held; the LP's own thread. An LP that has no more to run need not choose again: it is idle when it stops. */
+/* The lock is held; the LP's own thread. An LP that has no more to run need not choose again: it is idle when it stops.
+ */
 static void log_switch(struct hv *hv, struct hv_lp *lp)
 {
     const struct hv_vp *vp = lp->running;

@@ -225,7 +225,7 @@ void hv_message_enqueue_now(struct hv_vp *vp, struct hv_message_buffer *buffer, 
 {
     struct hv_message_queue *queue = &vp->queue[buffer->sint];
 
-    if (hv_event_is_wanted(vp->hv, HV_EVENT_GROUP_Messages))
+    if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(Messages)))
         log_post(vp, buffer);
     buffer->vp = vp;
     buffer->next = NULL;

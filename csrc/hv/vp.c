@@ -110,6 +110,7 @@ void hv_vp_reset(struct hv_vp *vp)
     vp->assist_vector = -1;
     memset(vp->apic_assist_page, 0, HV_PAGE_SIZE);
     memset(vp->known_pages, 0, sizeof(vp->known_pages));
+    vp->unfinished_call = 0;
     memset(vp->power_state_config, 0, sizeof(vp->power_state_config));
     vp->debug_deadline = 0;
     memset(vp->stats_msr, 0, sizeof(vp->stats_msr));

@@ -338,6 +338,7 @@ bool mshv_clock_init_parallel(struct mshv_clock *clock, uint64_t frequency, Erro
 }
 
 /* In the middle of a block of code an exact clock cannot be read: it stands where it was when it was read last. */
+/* Under icount the time is known at the end of a block of code only, and who asks before gets that one. */
 uint64_t mshv_sample_tsc(void *context)
 {
     struct mshv_clock *clock = &((MicrosoftHypervisor *)context)->clock;

@@ -25,6 +25,7 @@ from qemu_hv.progress import track
 from qemu_hv.qemu_binary import QemuBinary, find_qemu
 
 from . import results
+from .event_log import LoggedBoot
 from .process import Flavours
 from .results import BenchmarkRun
 from .samples import Samples
@@ -145,7 +146,8 @@ def _plan(
         plan.append((Start(rom), rounds.start))
     if "boots" in groups:
         kernel, release = _kernel(args)
-        plan.append((Boot(kernel, initramfs.build(INIT), args.append, args.smp), rounds.boots))
+        boot = Boot(kernel, initramfs.build(INIT), args.append, args.smp)
+        plan += [(boot, rounds.boots), (LoggedBoot(boot), rounds.boots)]
         settings["kernel"] = f"{release}, -smp {args.smp}, {args.append}"
     return plan, settings
 

@@ -60,6 +60,14 @@ FIGURES = (
         1.00,
     ),
     Figure(
+        "boot-event-log",
+        "kernel boot with the event log recording everything / off",
+        (OBJECT, "boot-logged"),
+        (OBJECT, "boot-unlogged"),
+        1.15,
+        1.05,
+    ),
+    Figure(
         "hypercall",
         "hypercall (HvSendSyntheticClusterIpi to nobody) / CPUID",
         (OBJECT, "hypercall-cluster-ipi"),
@@ -192,6 +200,12 @@ ALSO = (
         "processor time of the boot, with the object",
         (OBJECT, "boot-cpu"),
         (STOCK, "boot-cpu"),
+    ),
+    Figure(
+        "boot-cpu-event-log",
+        "processor time of the boot, with the event log recording everything / off",
+        (OBJECT, "boot-logged-cpu"),
+        (OBJECT, "boot-unlogged-cpu"),
     ),
     Figure(
         "long-spin-wait",

@@ -95,15 +95,24 @@ class Boot:
 
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """See Workload."""
-        outcome = run(flavours, flavour, self._arguments(flavour), _BOOT_TIMEOUT)
+        outcome = self.run(flavours, flavour)
+        samples.add(flavour, "boot", outcome.wall)
+        samples.add(flavour, "boot-cpu", outcome.cpu)
+
+    def run(self, flavours: Flavours, flavour: str, more: Sequence[str] = ()) -> Run:
+        """Boot it, with more arguments for QEMU.
+
+        Raises:
+            UserError: it did not boot, or did not see what it should.
+        """
+        outcome = run(flavours, flavour, [*self._arguments(flavour), *more], _BOOT_TIMEOUT)
         if outcome.status != 0 or BOOT_MARKER not in outcome.output:
             raise _failure("the boot", flavour, outcome)
         enlightened = flavour in (OBJECT, BARE, ROOT)
         if (_DETECTED in outcome.output) != enlightened:
             seen = "no hypervisor" if enlightened else "a Microsoft hypervisor"
             raise UserError(f"the kernel saw {seen} under QEMU ({flavour}); do not give it loglevel or quiet")
-        samples.add(flavour, "boot", outcome.wall)
-        samples.add(flavour, "boot-cpu", outcome.cpu)
+        return outcome
 
 
 def parse_guest(output: str) -> dict[str, float]:
