@@ -40,7 +40,7 @@ class BuiltQemu:
         firmware_dirs: the folders of its firmware.
         environment: variables that it needs, besides the caller's.
         version: QEMU's version, such as "10.0.13".
-        flavour: "stock", "patched" or "sanitized".
+        flavour: "stock", "patched", "sanitized" or "uncounted".
     """
 
     path: Path
@@ -82,6 +82,7 @@ def ensure(
     source: Union[str, Path] = sources.DEBIAN,
     jobs: Optional[int] = None,
     refresh: bool = False,
+    uncounted: bool = False,
 ) -> BuiltQemu:
     """Return a QEMU, building it first if the cache does not hold it.
 
@@ -91,6 +92,7 @@ def ensure(
         source: "debian", or the path of a QEMU 10.0.x release tarball or tree.
         jobs: compilers at once; None: as ninja thinks fit.
         refresh: ask Debian's archive for a newer 10.0.x.
+        uncounted: with a core that counts nothing, for the benchmark of what counting costs.
 
     Raises:
         UserError: it cannot be built; the message says why in one line.
@@ -99,7 +101,8 @@ def ensure(
         raise UserError("stock QEMU has no module to sanitize; use --stock or --sanitize, not both")
     # Before the long downloads, and because the key names the compiler.
     configuration.require_tools()
-    plan = _plan("stock" if stock else "sanitized" if sanitize else "patched", source, refresh)
+    flavour = "stock" if stock else "sanitized" if sanitize else "uncounted" if uncounted else "patched"
+    plan = _plan(flavour, source, refresh)
     if not plan.tree.is_dir():
         with cache.Lock(cache.root() / "work" / "lock", "building QEMU"):
             _make(plan, jobs)
@@ -143,6 +146,9 @@ def _overlay(plan: _Plan) -> dict[PurePosixPath, series.Content]:
     patches = series.read(resources.patches())
     overlay = series.apply(patches, plan.source.path, plan.source.version)
     overlay.update(module_files(resources.csrc(), MODULE_PLACEMENT))
+    if plan.flavour == "uncounted":
+        path = MODULE_PLACEMENT["hv"] / "stats.h"
+        overlay[path] = b"#define HV_NO_COUNTERS\n" + (overlay[path] or b"")
     return overlay
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .samples import OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
+from .samples import OBJECT, PATCHED, ROOT, STOCK, UNCOUNTED, Ratio, Samples, Spread, ratio_of, spread_of
 
 __all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
 
@@ -58,6 +58,14 @@ FIGURES = (
         (STOCK, "cpuid"),
         5.0,
         3.5,
+    ),
+    Figure(
+        "counters",
+        "hypercall (the same) / with counters compiled out",
+        (OBJECT, "hypercall-cluster-ipi"),
+        (UNCOUNTED, "hypercall-cluster-ipi"),
+        1.03,
+        1.00,
     ),
     Figure(
         "synthetic-msr",

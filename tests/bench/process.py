@@ -10,16 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Optional, cast
 
 from qemu_hv.errors import UserError
 from qemu_hv.qemu_binary import QemuBinary
 
-from .samples import OBJECT, ROOT, STOCK
+from .samples import OBJECT, ROOT, STOCK, UNCOUNTED
 
 __all__ = ["Flavours", "Run", "first_output", "run"]
 
-_OBJECTS = {OBJECT: "microsoft-hypervisor,id=hv0", ROOT: "microsoft-hypervisor,id=hv0,role=root"}
+_OBJECTS = {
+    OBJECT: "microsoft-hypervisor,id=hv0",
+    ROOT: "microsoft-hypervisor,id=hv0,role=root",
+    UNCOUNTED: "microsoft-hypervisor,id=hv0",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Flavours:
 
     stock: QemuBinary
     patched: QemuBinary
+    uncounted: Optional[QemuBinary] = None
 
     def command(self, flavour: str, arguments: Sequence[str]) -> list[str]:
         """Return the command line of a flavour's QEMU with these arguments."""
@@ -41,7 +46,13 @@ class Flavours:
 
     def binary(self, flavour: str) -> QemuBinary:
         """Return a flavour's QEMU."""
+        if flavour == UNCOUNTED and self.uncounted is not None:
+            return self.uncounted
         return self.stock if flavour == STOCK else self.patched
+
+    def present(self, flavours: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the flavours for which there is a QEMU."""
+        return tuple(flavour for flavour in flavours if flavour != UNCOUNTED or self.uncounted is not None)
 
     @staticmethod
     def order(number: int, flavours: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["OBJECT", "PATCHED", "ROOT", "STOCK", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
+__all__ = ["OBJECT", "PATCHED", "ROOT", "STOCK", "UNCOUNTED", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
 
 STOCK = "stock"
 """Stock QEMU."""
@@ -22,6 +22,8 @@ OBJECT = "object"
 """The patched QEMU with the microsoft-hypervisor object."""
 ROOT = "root"
 """The same with role=root: what runs first is the root partition."""
+UNCOUNTED = "uncounted"
+"""With the object, whose core has been compiled without counters."""
 
 _RESAMPLES = 4000
 _CONFIDENCE = 0.95

@@ -15,7 +15,7 @@ from qemu_hv.errors import UserError
 from qemu_hv.machine import MachineOptions
 
 from .process import Flavours, Run, first_output, run
-from .samples import OBJECT, PATCHED, ROOT, STOCK, Samples
+from .samples import OBJECT, PATCHED, ROOT, STOCK, UNCOUNTED, Samples
 
 __all__ = ["BOOT_MARKER", "INIT", "Boot", "Guest", "RootGuest", "Start", "Workload", "parse_guest", "start_rom"]
 
@@ -139,7 +139,7 @@ class Guest:
     image: Path
     repeat: int
     title: str = "instructions, IPIs and timers"
-    flavours: tuple[str, ...] = _THREE
+    flavours: tuple[str, ...] = (*_THREE, UNCOUNTED)
 
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """See Workload."""
