@@ -338,7 +338,7 @@ enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
 
     if (!hv_vp_is_child(vp))
         return HV_EXIT_NATIVE;
-    began = hv_count_begin(vp, HV_VPV_IoInstructions);
+    began = hv_event_begin(vp, HV_VPV_IoInstructions);
     emulation = hv_cost_begin(vp, HV_VPV_EmulatedInstructions);
     if (hv_pm_timer_read(vp, io, &io->value)) {
         HV_COUNT(vp, EmulatedInstructions);
@@ -348,7 +348,7 @@ enum hv_exit hv_io(struct hv_vp *vp, struct hv_io_access *io)
     } else if (!io->write) {
         io->value = UINT32_MAX >> (32 - 8 * io->size);
     }
-    hv_count_end(vp, HV_VPV_IoInstructions, began);
+    hv_cost_end(vp, HV_VPV_IoInstructions, began);
     return exit;
 }
 
@@ -358,13 +358,13 @@ enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, u
                             struct hv_cpuid *result)
 {
     struct hv_intercepts *intercepts = intercepts_of(vp);
-    uint64_t began = hv_count_begin(vp, HV_VPV_CpuidInstructions);
+    uint64_t began = hv_event_begin(vp, HV_VPV_CpuidInstructions);
     enum hv_exit exit = HV_EXIT_DONE;
 
     hv_processor_cpuid(vp, leaf, subleaf, result);
     if (hv_vp_is_child(vp) && intercepts && find_leaf(intercepts, leaf))
         exit = hv_message_cpuid(vp, instruction_length, result);
-    hv_count_end(vp, HV_VPV_CpuidInstructions, began);
+    hv_cost_end(vp, HV_VPV_CpuidInstructions, began);
     return exit;
 }
 
@@ -396,9 +396,9 @@ enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instructio
 
     if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
         return hv_read_msr(vp, index, value);
-    began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     exit = read_native(vp, index, instruction_length, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 
@@ -418,9 +418,9 @@ enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instructio
 
     if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
         return hv_write_msr(vp, index, value);
-    began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     exit = write_native(vp, index, instruction_length, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 
@@ -457,10 +457,10 @@ enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access
 
     if (!hv_vp_is_child(vp))
         return access->unmapped ? HV_EXIT_NATIVE : HV_EXIT_MC;
-    began = hv_count_begin(vp, HV_VPV_PageFaultIntercepts);
+    began = hv_event_begin(vp, HV_VPV_PageFaultIntercepts);
     atomic_store(&vp->tlb_flush_inhibit, true);
     exit = hv_message_memory(vp, access);
-    hv_count_end(vp, HV_VPV_PageFaultIntercepts, began);
+    hv_cost_end(vp, HV_VPV_PageFaultIntercepts, began);
     return exit;
 }
 

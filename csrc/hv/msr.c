@@ -96,7 +96,7 @@ enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
-    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    uint64_t began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
     enum hv_exit exit;
 
@@ -107,7 +107,7 @@ enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
     }
     hv_counter_add(&vp->msr_reads[row], 1);
     exit = hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 
@@ -115,7 +115,7 @@ enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
-    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    uint64_t began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
     enum hv_exit exit;
 
@@ -127,7 +127,7 @@ enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
     hv_counter_add(&vp->msr_writes[row], 1);
     hv_calling_vp = vp;
     exit = hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 

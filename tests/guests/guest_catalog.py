@@ -169,6 +169,7 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "nested": _root_small,
     "registers": _root_small,
     "shares": _root_shares,
+    "statistics": _root_small,
     "time": _root_small,
     "virtual_mmu": _root_small,
 }
