@@ -169,7 +169,6 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "nested": _root_small,
     "registers": _root_small,
     "shares": _root_shares,
-    "statistics": _root_small,
     "time": _root_small,
     "virtual_mmu": _root_small,
 }
