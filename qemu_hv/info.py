@@ -17,7 +17,7 @@ from .build import qemu as builds
 
 __all__ = ["add_arguments", "collect", "execute"]
 
-_FLAVOURS = ("patched", "stock", "sanitized", "bare")
+_FLAVOURS = ("patched", "stock", "sanitized", "no-injection", "no-counters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

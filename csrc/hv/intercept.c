@@ -342,7 +342,7 @@ static bool io_is_intercepted(const struct hv_vp *vp, const struct hv_io_access 
 static enum hv_exit child_io(struct hv_vp *vp, struct hv_io_access *io)
 {
     enum hv_exit exit = HV_EXIT_DONE;
-    uint64_t began = hv_count_begin(vp, HV_VPV_IoInstructions);
+    uint64_t began = hv_event_begin(vp, HV_VPV_IoInstructions);
     uint64_t emulation = hv_cost_begin(vp, HV_VPV_EmulatedInstructions);
 
     if (hv_pm_timer_read(vp, io, &io->value)) {
@@ -353,7 +353,7 @@ static enum hv_exit child_io(struct hv_vp *vp, struct hv_io_access *io)
     } else if (!io->write) {
         io->value = UINT32_MAX >> (32 - 8 * io->size);
     }
-    hv_count_end(vp, HV_VPV_IoInstructions, began);
+    hv_cost_end(vp, HV_VPV_IoInstructions, began);
     return exit;
 }
 
@@ -377,14 +377,14 @@ enum hv_exit hv_child_cpuid(struct hv_vp *vp, uint32_t leaf, uint32_t subleaf, u
                             struct hv_cpuid *result)
 {
     struct hv_intercepts *intercepts = intercepts_of(vp);
-    uint64_t began = hv_count_begin(vp, HV_VPV_CpuidInstructions);
+    uint64_t began = hv_event_begin(vp, HV_VPV_CpuidInstructions);
     enum hv_exit exit = HV_EXIT_DONE;
 
     HV_LOG(vp, IM_CPUID_INSTRUCTION, hv_event_rip(vp), leaf, subleaf);
     hv_processor_cpuid(vp, leaf, subleaf, result);
     if (hv_vp_is_child(vp) && intercepts && find_leaf(intercepts, leaf))
         exit = hv_message_cpuid(vp, instruction_length, result);
-    hv_count_end(vp, HV_VPV_CpuidInstructions, began);
+    hv_cost_end(vp, HV_VPV_CpuidInstructions, began);
     return exit;
 }
 
@@ -416,9 +416,9 @@ enum hv_exit hv_child_rdmsr(struct hv_vp *vp, uint32_t index, uint8_t instructio
 
     if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
         return hv_read_msr(vp, index, value);
-    began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     exit = read_foreign_msr(vp, index, instruction_length, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     HV_LOG(vp, IM_MSR_READ, hv_event_rip(vp), index, exit == HV_EXIT_DONE ? *value : 0);
     hv_log_reflected(vp, exit);
     return exit;
@@ -441,9 +441,9 @@ enum hv_exit hv_child_wrmsr(struct hv_vp *vp, uint32_t index, uint8_t instructio
     if (index - HV_MSR_FIRST <= HV_MSR_LAST - HV_MSR_FIRST && hv_msr_is_virtualized(vp, index))
         return hv_write_msr(vp, index, value);
     HV_LOG(vp, IM_MSR_WRITE, hv_event_rip(vp), index, value);
-    began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     exit = write_foreign_msr(vp, index, instruction_length, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     hv_log_reflected(vp, exit);
     return exit;
 }
@@ -483,10 +483,10 @@ enum hv_exit hv_memory_intercept(struct hv_vp *vp, const struct hv_memory_access
     HV_LOG(vp, IM_MEMORY_INTERCEPT, hv_event_rip(vp), access->access);
     if (!hv_vp_is_child(vp))
         return access->unmapped ? HV_EXIT_NATIVE : HV_EXIT_MC;
-    began = hv_count_begin(vp, HV_VPV_PageFaultIntercepts);
+    began = hv_event_begin(vp, HV_VPV_PageFaultIntercepts);
     atomic_store(&vp->tlb_flush_inhibit, true);
     exit = hv_message_memory(vp, access);
-    hv_count_end(vp, HV_VPV_PageFaultIntercepts, began);
+    hv_cost_end(vp, HV_VPV_PageFaultIntercepts, began);
     return exit;
 }
 

@@ -321,7 +321,7 @@ hv_gpa hv_lapic_page(const struct hv_vp *vp)
 static uint64_t begin_emulation(struct hv_vp *vp)
 {
     HV_COUNT(vp, ApicMmioAccesses);
-    return hv_count_begin(vp, HV_VPV_EmulatedInstructions);
+    return hv_event_begin(vp, HV_VPV_EmulatedInstructions);
 }
 
 uint32_t hv_lapic_read(struct hv_vp *vp, uint32_t offset)

@@ -97,7 +97,7 @@ static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
-    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    uint64_t began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
     enum hv_exit exit;
 
@@ -110,7 +110,7 @@ static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
     exit = HV_INJECTING(hv, HV_INJECT_MSR_READ) ? hv_inject_msr(vp, HV_INJECT_MSR_READ, index) : HV_EXIT_NATIVE;
     if (exit == HV_EXIT_NATIVE)
         exit = hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 
@@ -134,7 +134,7 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
-    uint64_t began = hv_count_begin(vp, HV_VPV_MsrAccesses);
+    uint64_t began = hv_event_begin(vp, HV_VPV_MsrAccesses);
     unsigned row = HV_NO_ROW;
     enum hv_exit exit;
 
@@ -148,7 +148,7 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
     hv_calling_vp = vp;
     if (exit == HV_EXIT_NATIVE)
         exit = hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
-    hv_count_end(vp, HV_VPV_MsrAccesses, began);
+    hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 

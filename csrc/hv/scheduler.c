@@ -708,7 +708,7 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint
     hv_scheduler_lock_take(&lp->lock);
     stopped = interrupted && lp->running && hv_vp_is_child(lp->running) ? lp->running : NULL;
     if (stopped)
-        began = hv_count_begin(stopped, HV_VPV_ExternalInterrupts);
+        began = hv_event_begin(stopped, HV_VPV_ExternalInterrupts);
     stop(lp, now);
     slice_over = now >= lp->slice_end;
     if (slice_over)
@@ -728,7 +728,7 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint
     if (found && vp != lp->previous)
         count_switch(lp, vp, now);
     if (stopped)
-        hv_count_end(stopped, HV_VPV_ExternalInterrupts, began);
+        hv_cost_end(stopped, HV_VPV_ExternalInterrupts, began);
     if (!found)
         lp->slice_end = HV_NANO100_NEVER;
     else if (slice_over && lp->fair)

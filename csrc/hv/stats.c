@@ -162,10 +162,7 @@ void hv_count_shared(struct hv_vp *vp, enum hv_stats_index counter)
 
 uint64_t hv_count_begin(struct hv_vp *vp, enum hv_stats_index counter)
 {
-    uint64_t began = hv_cost_begin(vp, counter);
-
-    hv_count(vp, counter);
-    return began;
+    return hv_event_begin(vp, counter);
 }
 
 void hv_count_end(struct hv_vp *vp, enum hv_stats_index counter, uint64_t began)
@@ -193,10 +190,10 @@ void hv_stats_accepted(struct hv_vp *vp, uint8_t vector)
         HV_COUNT(vp, SyntheticInterrupts);
     if (raised || vp->lapic)
         return;
-    began = hv_count_begin(vp, HV_VPV_ExternalInterrupts);
+    began = hv_event_begin(vp, HV_VPV_ExternalInterrupts);
     if (vp->hv->lps)
         HV_COUNT_LP_SHARED(&vp->hv->lps[vp->index], HardwareInterrupts);
-    hv_count_end(vp, HV_VPV_ExternalInterrupts, began);
+    hv_cost_end(vp, HV_VPV_ExternalInterrupts, began);
 }
 
 void hv_stats_ipi(struct hv *hv, unsigned to)

@@ -58,6 +58,14 @@ static inline uint64_t hv_cost_begin(const struct hv_vp *vp, enum hv_stats_index
         return 0;
     return hv_sample_tsc(vp->hv) + 1;
 }
+/* The same, and the event is counted. */
+static inline uint64_t hv_event_begin(struct hv_vp *vp, enum hv_stats_index counter)
+{
+    uint64_t began = hv_cost_begin(vp, counter);
+
+    hv_counter_add(&vp->stats.release[counter], 1);
+    return began;
+}
 void hv_cost_sample(struct hv_vp *vp, enum hv_stats_index counter, uint64_t began);
 static inline void hv_cost_end(struct hv_vp *vp, enum hv_stats_index counter, uint64_t began)
 {

@@ -7,6 +7,7 @@ import argparse
 
 from . import ensure
 from .source import DEBIAN
+from .variant import WITHOUT
 
 __all__ = ["add_arguments", "execute"]
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stock", action="store_true", help="without the patches and the module, to compare with")
     parser.add_argument("--sanitize", action="store_true", help="the module under AddressSanitizer and UBSan")
-    parser.add_argument("--bare", action="store_true", help="the module without fault injection, to compare with")
+    parser.add_argument("--without", choices=sorted(WITHOUT), help="the module without this, to compare with")
     parser.add_argument("--jobs", type=_positive, metavar="N", help="compilers at once")
     parser.add_argument("--refresh", action="store_true", help="ask Debian's archive for a newer 10.0.x")
 
@@ -38,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     built = ensure(
         stock=args.stock,
         sanitize=args.sanitize,
-        bare=args.bare,
+        without=args.without,
         source=args.source,
         jobs=args.jobs,
         refresh=args.refresh,

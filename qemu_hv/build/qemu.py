@@ -25,7 +25,7 @@ MODULE_PLACEMENT = {
 }
 """Where in QEMU's tree the folders of ``csrc`` go (``patches/README.md``)."""
 
-_VARIANTS = {"sanitized": sanitize.SANITIZED, "bare": variant.BARE}
+_VARIANTS = {"sanitized": sanitize.SANITIZED, **{each.name: each for each in variant.WITHOUT.values()}}
 _BUILD_SIZE = 900_000_000
 _KEPT_TREES = 6
 _KEPT_WORK_TREES = 2
@@ -41,7 +41,7 @@ class BuiltQemu:
         firmware_dirs: the folders of its firmware.
         environment: variables that it needs, besides the caller's.
         version: QEMU's version, such as "10.0.13".
-        flavour: "stock", "patched", "sanitized" or "bare".
+        flavour: "stock", "patched", "sanitized", "no-injection" or "no-counters".
     """
 
     path: Path
@@ -80,7 +80,7 @@ def _trees() -> Path:
 def ensure(
     stock: bool = False,
     sanitize: bool = False,
-    bare: bool = False,
+    without: Optional[str] = None,
     source: Union[str, Path] = sources.DEBIAN,
     jobs: Optional[int] = None,
     refresh: bool = False,
@@ -90,7 +90,7 @@ def ensure(
     Args:
         stock: without the patches and the module, from the same source and configuration.
         sanitize: with the module and the core under AddressSanitizer and UBSan.
-        bare: with a module that lacks what only an operator needs, to measure what that costs.
+        without: with a module that lacks "injection" or "counters", to measure what they cost.
         source: "debian", or the path of a QEMU 10.0.x release tarball or tree.
         jobs: compilers at once; None: as ninja thinks fit.
         refresh: ask Debian's archive for a newer 10.0.x.
@@ -100,11 +100,11 @@ def ensure(
     """
     if stock and sanitize:
         raise UserError("stock QEMU has no module to sanitize; use --stock or --sanitize, not both")
-    if bare and (stock or sanitize):
-        raise UserError("only one of --stock, --sanitize and --bare can be built at a time")
+    if without and (stock or sanitize):
+        raise UserError("only one of --stock, --sanitize and --without can be built at a time")
     # Before the long downloads, and because the key names the compiler.
     configuration.require_tools()
-    flavour = "stock" if stock else "sanitized" if sanitize else "bare" if bare else "patched"
+    flavour = "stock" if stock else "sanitized" if sanitize else variant.WITHOUT[without].name if without else "patched"
     plan = _plan(flavour, source, refresh)
     if not plan.tree.is_dir():
         with cache.Lock(cache.root() / "work" / "lock", "building QEMU"):

@@ -21,7 +21,7 @@ from ..progress import say, track
 from .ninja import compile_commands
 from .tree import WorkTree
 
-__all__ = ["BARE", "Variant", "build_module"]
+__all__ = ["WITHOUT", "Variant", "build_module"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class Variant:
     flags: tuple[str, ...]
 
 
-BARE = Variant("bare", "without what only an operator needs", ("-DHV_NO_INJECTION",))
-"""To measure what that costs when it is not used."""
+WITHOUT = {
+    "injection": Variant("no-injection", "without fault injection", ("-DHV_NO_INJECTION",)),
+    "counters": Variant("no-counters", "without counters", ("-DHV_NO_COUNTERS",)),
+}
+"""What the module can be built without, to measure what it costs when it is not used."""
 
 
 def build_module(

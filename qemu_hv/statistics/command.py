@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..qmp_session import QmpSession, add_address_argument, address_of, open_session
 from . import COUNTERS, Counter, History, Key, Snapshot, find, query
 
-__all__ = ["add_arguments", "execute", "tables"]
+__all__ = ["Choice", "add_arguments", "execute", "print_csv", "print_json", "tables"]
 
 _DEFAULT_INTERVAL = 1.0
 _PLOT_SECONDS = 10.0
@@ -56,16 +56,21 @@ def execute(args: argparse.Namespace) -> int:
     """Print or draw what was counted."""
     if args.watch is not None and args.watch <= 0:
         raise UserError(f"--watch {args.watch:g}: the interval has to be more than 0 seconds")
-    choice = _Choice(args.counter, args.object, args.all)
+    choice = Choice(args.counter, args.object, args.all)
     if args.plot is not None:
         return asyncio.run(_plot(address_of(args), args.plot, args.watch or _DEFAULT_INTERVAL, args.seconds, choice))
     return asyncio.run(_show(args, address_of(args), choice))
 
 
-class _Choice:
+class Choice:
     """Which counters of which objects are wanted."""
 
     def __init__(self, words: Optional[list[str]], objects: Optional[list[str]], zeros: bool) -> None:
+        """Take counters by symbol or name and kinds of objects; None: all of them.
+
+        Raises:
+            UserError: there is no such counter.
+        """
         self._objects = objects
         self._zeros = zeros
         self._counters: Optional[set[Counter]] = None
@@ -113,9 +118,9 @@ def _rate(counter: Counter, rate: Optional[float]) -> str:
     return f"{rate:.1f} %" if counter.kind == "time" else f"{rate:.1f} /s"
 
 
-def tables(history: History, choice: Optional[_Choice] = None) -> list[Table]:
+def tables(history: History, choice: Optional[Choice] = None) -> list[Table]:
     """A table for each object, of its counters and, when there are two snapshots, their rates."""
-    choice = choice or _Choice(None, None, zeros=False)
+    choice = choice or Choice(None, None, zeros=False)
     made: dict[Key, Table] = {}
     for key, counter, value in choice.of(history.latest):
         if key not in made:
@@ -127,7 +132,8 @@ def tables(history: History, choice: Optional[_Choice] = None) -> list[Table]:
     return list(made.values())
 
 
-def _print_json(history: History, choice: _Choice) -> None:
+def print_json(history: History, choice: Choice) -> None:
+    """Print the newest snapshot as a line of JSON."""
     objects: dict[Key, dict[str, object]] = {}
     for key, counter, value in choice.of(history.latest):
         entry = objects.setdefault(
@@ -140,7 +146,8 @@ def _print_json(history: History, choice: _Choice) -> None:
     print(json.dumps({"time": history.latest.time, "objects": list(objects.values())}), flush=True)
 
 
-def _print_csv(history: History, choice: _Choice) -> None:
+def print_csv(history: History, choice: Choice) -> None:
+    """Print the newest snapshot as lines of CSV; the first one with a head."""
     writer = csv.writer(sys.stdout)
     if len(history) == 1:
         writer.writerow(_CSV_HEAD)
@@ -153,12 +160,12 @@ def _print_csv(history: History, choice: _Choice) -> None:
     sys.stdout.flush()
 
 
-async def _show(args: argparse.Namespace, address: str, choice: _Choice) -> int:
+async def _show(args: argparse.Namespace, address: str, choice: Choice) -> int:
     history = History(2)
     console = Console(highlight=False)
     async with open_session(address) as session:
         if args.json or args.csv:
-            show = _print_json if args.json else _print_csv
+            show = print_json if args.json else print_csv
             await _repeat(session, history, args.watch, args.count, lambda: show(history, choice))
         elif args.watch is None:
             history.add(await query(session))
@@ -192,7 +199,7 @@ async def _repeat(
 # -- Pictures --
 
 
-async def _plot(address: str, path: Path, interval: float, seconds: float, choice: _Choice) -> int:
+async def _plot(address: str, path: Path, interval: float, seconds: float, choice: Choice) -> int:
     from . import plot
 
     plot.check(path)

@@ -20,6 +20,7 @@ from guest_image import build_image
 from rich.console import Console
 
 from qemu_hv import build, initramfs, kernels
+from qemu_hv.build import variant
 from qemu_hv.errors import UserError
 from qemu_hv.progress import track
 from qemu_hv.qemu_binary import QemuBinary, find_qemu
@@ -64,7 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--smp", type=_positive, default=1, metavar="N", help="its VPs (default: 1)")
     parser.add_argument("--qemu", type=Path, help="patched QEMU (default: the one that qemu-hv builds)")
     parser.add_argument("--stock-qemu", type=Path, help="stock QEMU of the same build (default: likewise)")
-    parser.add_argument("--bare-qemu", type=Path, help="patched QEMU with a module without fault injection (likewise)")
     return parser
 
 
@@ -75,10 +75,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def _find(explicit: Optional[Path], stock: bool = False, bare: bool = False) -> QemuBinary:
+def _find(explicit: Optional[Path], stock: bool = False, without: Optional[str] = None) -> QemuBinary:
     if explicit is not None:
         return find_qemu(explicit)
-    built = build.ensure(stock=stock, bare=bare)
+    built = build.ensure(stock=stock, without=without)
     return QemuBinary(built.path, tuple(built.firmware_dirs), dict(built.environment))
 
 
@@ -157,14 +157,16 @@ def _measure(flavours: Flavours, workload: Workload, rounds: int, samples: Sampl
     unused = Samples()
     with track(f"measuring {workload.title}") as progress:
         for number in range(-1, rounds):
-            for flavour in flavours.order(number, workload.flavours):
+            for flavour in flavours.order(number, flavours.present(workload.flavours)):
                 workload.measure(flavours, flavour, unused if number < 0 else samples)
             progress.update(number + 1, rounds)
 
 
 def _run(args: argparse.Namespace) -> BenchmarkRun:
     rounds = _choose_rounds(args)
-    flavours = Flavours(_find(args.stock_qemu, stock=True), _find(args.qemu), _find(args.bare_qemu, bare=True))
+    # What a part of the module costs is seen by comparing with a build of our own only.
+    without = {} if args.qemu else {name: _find(None, without=name) for name in variant.WITHOUT}
+    flavours = Flavours(_find(args.stock_qemu, stock=True), _find(args.qemu), without)
     run = BenchmarkRun(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         qemu=_same_version(flavours),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .samples import BARE, OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
+from .samples import NO_COUNTERS, NO_INJECTION, OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
 
 __all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
 
@@ -55,7 +55,7 @@ FIGURES = (
         "boot-injection",
         "kernel boot to power-off, fault injection compiled in and off / compiled out",
         (OBJECT, "boot"),
-        (BARE, "boot"),
+        (NO_INJECTION, "boot"),
         1.01,
         1.00,
     ),
@@ -74,6 +74,14 @@ FIGURES = (
         (STOCK, "cpuid"),
         5.0,
         3.5,
+    ),
+    Figure(
+        "counters",
+        "hypercall (the same) / with counters compiled out",
+        (OBJECT, "hypercall-cluster-ipi"),
+        (NO_COUNTERS, "hypercall-cluster-ipi"),
+        1.03,
+        1.00,
     ),
     Figure(
         "synthetic-msr",
@@ -264,7 +272,7 @@ ALSO = (
         "boot-cpu-injection",
         "processor time of the boot, fault injection compiled in and off / compiled out",
         (OBJECT, "boot-cpu"),
-        (BARE, "boot-cpu"),
+        (NO_INJECTION, "boot-cpu"),
     ),
     Figure(
         "boot-cpu-child",

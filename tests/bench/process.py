@@ -7,23 +7,27 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, cast
 
 from qemu_hv.errors import UserError
 from qemu_hv.qemu_binary import QemuBinary
 
-from .samples import BARE, OBJECT, ROOT, STOCK
+from .samples import NO_COUNTERS, NO_INJECTION, OBJECT, ROOT, STOCK
 
 __all__ = ["Flavours", "Run", "first_output", "run"]
 
 _OBJECTS = {
     OBJECT: "microsoft-hypervisor,id=hv0",
-    BARE: "microsoft-hypervisor,id=hv0",
+    NO_COUNTERS: "microsoft-hypervisor,id=hv0",
+    NO_INJECTION: "microsoft-hypervisor,id=hv0",
     ROOT: "microsoft-hypervisor,id=hv0,role=root",
 }
+
+# What the flavours' modules lack, as `build.ensure` names it.
+_WITHOUT = {NO_COUNTERS: "counters", NO_INJECTION: "injection"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Flavours:
 
     stock: QemuBinary
     patched: QemuBinary
-    bare: QemuBinary
+    without: Mapping[str, QemuBinary] = field(default_factory=dict)
 
     def command(self, flavour: str, arguments: Sequence[str]) -> list[str]:
         """Return the command line of a flavour's QEMU with these arguments."""
@@ -46,7 +50,13 @@ class Flavours:
 
     def binary(self, flavour: str) -> QemuBinary:
         """Return a flavour's QEMU."""
-        return {STOCK: self.stock, BARE: self.bare}.get(flavour, self.patched)
+        if flavour in _WITHOUT:
+            return self.without[_WITHOUT[flavour]]
+        return self.stock if flavour == STOCK else self.patched
+
+    def present(self, flavours: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the flavours for which there is a QEMU."""
+        return tuple(each for each in flavours if each not in _WITHOUT or _WITHOUT[each] in self.without)
 
     @staticmethod
     def order(number: int, flavours: tuple[str, ...]) -> tuple[str, ...]:

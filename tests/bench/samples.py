@@ -12,7 +12,19 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["BARE", "OBJECT", "PATCHED", "ROOT", "STOCK", "Ratio", "Samples", "Spread", "ratio_of", "spread_of"]
+__all__ = [
+    "NO_COUNTERS",
+    "NO_INJECTION",
+    "OBJECT",
+    "PATCHED",
+    "ROOT",
+    "STOCK",
+    "Ratio",
+    "Samples",
+    "Spread",
+    "ratio_of",
+    "spread_of",
+]
 
 STOCK = "stock"
 """Stock QEMU."""
@@ -20,7 +32,9 @@ PATCHED = "patched"
 """The patched QEMU, without the object."""
 OBJECT = "object"
 """The patched QEMU with the microsoft-hypervisor object."""
-BARE = "bare"
+NO_COUNTERS = "no-counters"
+"""The same with a module that counts nothing."""
+NO_INJECTION = "no-injection"
 """The same with a module that has no fault injection."""
 ROOT = "root"
 """The patched QEMU with the object and role=root: what runs first is the root partition."""

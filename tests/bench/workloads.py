@@ -15,7 +15,7 @@ from qemu_hv.errors import UserError
 from qemu_hv.machine import MachineOptions
 
 from .process import Flavours, Run, first_output, run
-from .samples import BARE, OBJECT, PATCHED, ROOT, STOCK, Samples
+from .samples import NO_COUNTERS, NO_INJECTION, OBJECT, PATCHED, ROOT, STOCK, Samples
 
 __all__ = ["BOOT_MARKER", "INIT", "Boot", "Guest", "RootGuest", "Start", "Workload", "parse_guest", "start_rom"]
 
@@ -83,7 +83,7 @@ class Boot:
     append: str
     smp: int
     title: str = "kernel boots"
-    flavours: tuple[str, ...] = (*_THREE, BARE, ROOT)
+    flavours: tuple[str, ...] = (*_THREE, NO_INJECTION, ROOT)
 
     def _arguments(self, flavour: str) -> list[str]:
         options = MachineOptions(kernel=self.kernel, initrd=self.initrd, append=self.append, smp=self.smp)
@@ -108,7 +108,7 @@ class Boot:
         outcome = run(flavours, flavour, [*self._arguments(flavour), *more], _BOOT_TIMEOUT)
         if outcome.status != 0 or BOOT_MARKER not in outcome.output:
             raise _failure("the boot", flavour, outcome)
-        enlightened = flavour in (OBJECT, BARE, ROOT)
+        enlightened = flavour in (OBJECT, NO_INJECTION, ROOT)
         if (_DETECTED in outcome.output) != enlightened:
             seen = "no hypervisor" if enlightened else "a Microsoft hypervisor"
             raise UserError(f"the kernel saw {seen} under QEMU ({flavour}); do not give it loglevel or quiet")
@@ -148,7 +148,7 @@ class Guest:
     image: Path
     repeat: int
     title: str = "instructions, IPIs and timers"
-    flavours: tuple[str, ...] = _THREE
+    flavours: tuple[str, ...] = (*_THREE, NO_COUNTERS)
 
     def measure(self, flavours: Flavours, flavour: str, samples: Samples) -> None:
         """See Workload."""
