@@ -24,6 +24,10 @@ _COMMANDS = {
     "status": ("qemu_hv.status", "show the hypervisor of a running machine"),
     "partitions": ("qemu_hv.partitions", "draw the partitions of a running machine"),
     "partition": ("qemu_hv.partition", "pause, resume, delete or look at a partition of a running machine"),
+    "save": ("qemu_hv.save", "save a child partition of a running machine into a file"),
+    "restore": ("qemu_hv.restore", "make a saved child partition again in a running machine"),
+    "inspect": ("qemu_hv.inspect_saved", "show what is in a file made by save"),
+    "diff": ("qemu_hv.diff_saved", "show what changed between two saves of a child partition"),
     "info": ("qemu_hv.info", "show versions, paths, accelerators and the cache"),
     "kernels": ("qemu_hv.kernels_command", "list or fetch stock Debian kernels"),
 }

@@ -19,7 +19,9 @@ from . import generated_page, resources
 
 __all__ = ["Definition", "parse_schema", "render", "schema_text"]
 
-SCHEMA = "qapi/microsoft-hypervisor-target.json"
+_SCHEMA = re.compile(
+    r"^--- /dev/null\n\+\+\+ b/qapi/(?:microsoft-)?hypervisor[a-z-]*-target\.json\n@@.*\n", re.MULTILINE
+)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "qmp.md"
 
 _INTRODUCTION = """\
@@ -71,23 +73,24 @@ class Definition:
 
 
 def schema_text() -> str:
-    """Return the schema, from the patch that adds it.
+    """Return the schemas of all services, from the patches that add them, in their order.
 
     Raises:
-        FileNotFoundError: no patch does.
+        FileNotFoundError: no patch adds one.
     """
+    parts = []
     for patch in sorted(resources.patches().glob("*.patch")):
         text = patch.read_text(encoding="utf-8")
-        start = text.find(f"\n+++ b/{SCHEMA}\n")
-        if start >= 0:
-            lines = text[start + 1 :].split("\n")[2:]
+        for match in _SCHEMA.finditer(text):
             added = []
-            for line in lines:
+            for line in text[match.end() :].split("\n"):
                 if not line.startswith("+"):
                     break
                 added.append(line[1:])
-            return "\n".join(added) + "\n"
-    raise FileNotFoundError(f"no patch adds {SCHEMA}")
+            parts.append("\n".join(added) + "\n")
+    if not parts:
+        raise FileNotFoundError("no patch adds a schema of the hypervisor")
+    return "\n".join(parts)
 
 
 def parse_schema(text: str) -> list[Definition]:

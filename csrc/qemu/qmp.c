@@ -14,6 +14,7 @@
 
 #include "qmp.h"
 #include "qmp_partitions.h"
+#include "qmp_save.h"
 #include "trace.h"
 
 #define PAGE_ENABLE UINT64_C(1) /* of the registers that place overlay pages (TLFS 4.12, 15.4.1, ...) */
@@ -734,9 +735,11 @@ void microsoft_hypervisor_qmp_register(void)
 {
     tracing = false;
     x86_hypervisor_set_qmp_ops(&ops);
+    microsoft_hypervisor_save_register();
 }
 
 void microsoft_hypervisor_qmp_unregister(void)
 {
     x86_hypervisor_set_qmp_ops(NULL);
+    microsoft_hypervisor_save_unregister();
 }

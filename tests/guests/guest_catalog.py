@@ -160,6 +160,7 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "interrupts": _root_small,
     "nested": _root_small,
     "registers": _root_small,
+    "save": _root_small,
     "shares": _root_shares,
     "time": _root_small,
     "virtual_mmu": _root_small,
