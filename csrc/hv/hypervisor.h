@@ -398,6 +398,8 @@ struct hv_child_run {
 };
 /* What it has mapped, in the order of its GPAs. Fill at most `max` entries, return how many exist. */
 size_t hv_list_child_runs(struct hv *hv, hv_partition_id id, struct hv_child_run *runs, size_t max);
+/* The ID of the child in a stream; HV_PARTITION_ID_INVALID when it cannot be restored here. Any thread. */
+hv_partition_id hv_saved_child_id(struct hv *hv, const uint8_t *stream, size_t size);
 /*
  * Make a child that has `pages` mapped from its state, paused; *id becomes its ID. One that has this ID is replaced. On
  * failure returns false, points *error to a sentence, and everything is as before.

@@ -400,6 +400,30 @@ static bool read_ids(const struct hv_transfer *transfer, struct hv *hv, uint64_t
     return !old || (old->parent == hv->machine_partition && !old->children);
 }
 
+hv_partition_id hv_saved_child_id(struct hv *hv, const uint8_t *stream, size_t size)
+{
+    const struct hv_transfer transfer = {.size = size, .data = (uint8_t *)(uintptr_t)stream};
+    hv_partition_id id = HV_PARTITION_ID_INVALID;
+    const char *ignored;
+    bool sound;
+
+    if (size < SUMMARY_END)
+        return HV_PARTITION_ID_INVALID;
+    hv_structure_lock_read(&hv->structure);
+    sound = read_ids(&transfer, hv, &id, &ignored);
+    hv_structure_lock_drop(&hv->structure);
+    return sound ? id : HV_PARTITION_ID_INVALID;
+}
+
+static bool stands_still(const struct hv_partition *partition)
+{
+    for (hv_vp_index i = 0; i < partition->vp_limit; i++) {
+        if (partition->vps[i] && atomic_load(&partition->vps[i]->owner) != HV_OWNER_NONE)
+            return false;
+    }
+    return true;
+}
+
 bool hv_restore_child(struct hv *hv, const uint8_t *stream, size_t size, uint64_t pages, hv_partition_id *id,
                       const char **error)
 {
@@ -412,6 +436,10 @@ bool hv_restore_child(struct hv *hv, const uint8_t *stream, size_t size, uint64_
     if (!look(&transfer, hv, error) || !read_ids(&transfer, hv, id, error))
         return false;
     if (hv_find_partition(hv, *id)) {
+        if (!stands_still(hv_find_partition(hv, *id))) {
+            *error = "the partition that it would replace does not stand still";
+            return false;
+        }
         old_pages = hv_gpa_mapped_pages(hv_find_partition(hv, *id));
         old.data = hv_save_child(hv, *id, &old.size);
         if (!old.data) {

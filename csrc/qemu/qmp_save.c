@@ -228,7 +228,7 @@ static bool coroutine_fn settle(struct transfer_job *s)
         case HV_PROGRESS_DONE:
             return true;
         case HV_PROGRESS_FAILED:
-            error_setg(&s->err, "Partition %" PRIu64 " cannot be saved: %s", s->partition, why);
+            error_setg(&s->err, "Partition %" PRIu64 " cannot be put aside: %s", s->partition, why);
             return false;
         case HV_PROGRESS_WAIT:
             break;
@@ -274,13 +274,30 @@ static int coroutine_fn save_run(Job *job, Error **errp)
     return finish(s, done && thread_pool_submit_co(write_image, s) == 0, errp);
 }
 
+/* The one that will be replaced must stand still, which an LP needs its thread for. */
+static bool coroutine_fn replace(struct transfer_job *s)
+{
+    struct hv *core = microsoft_hypervisor_core();
+    struct hv_partition_info old;
+    bool exists, done;
+
+    s->partition = hv_saved_child_id(core, s->image.state, s->image.state_size);
+    exists = s->partition != HV_PARTITION_ID_INVALID && find_partition(s->partition, &old);
+    if (exists && !old.paused)
+        hv_operator_pause_partition(core, s->partition, true);
+    done = (!exists || settle(s)) && do_stopped(s);
+    if (!done && exists && !old.paused)
+        hv_operator_pause_partition(core, old.id, false);
+    return done;
+}
+
 static int coroutine_fn restore_run(Job *job, Error **errp)
 {
     struct transfer_job *s = container_of(job, struct transfer_job, common);
     bool done;
 
     s->most_pages = current_machine->maxram_size / HV_PAGE_SIZE * 2; /* pages may be mapped more than once */
-    done = thread_pool_submit_co(read_image, s) == 0 && do_stopped(s);
+    done = thread_pool_submit_co(read_image, s) == 0 && replace(s);
     if (done && !s->pause)
         hv_operator_pause_partition(microsoft_hypervisor_core(), s->partition, false);
     return finish(s, done, errp);
