@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A stock kernel under load in a child is saved and restored, into the same QEMU and into a new one, again and again."""
+"""A stock kernel under load in a child is saved and restored, into the same QEMU and into a new one, repeatedly."""
 
 from __future__ import annotations
 
