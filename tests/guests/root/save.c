@@ -11,8 +11,7 @@
 #define CHUNK 4080u
 #define MOST (256u << 10)
 
-#define TIME_REF_COUNT 0x40000020u
-#define PAGE_GPA 0x3E000u
+#define CR4_OSFXSR 0x200u /* without it vector instructions are #UD */
 
 void guest_cleanup(void)
 {
@@ -105,6 +104,7 @@ CHECK(a_child_goes_on, "TLFS 17.1.7, 17.1.8: saved, deleted, made anew and resto
     clock = data_at(DATA_GPA + 8);
     backwards = data_at(DATA_GPA + 0x18);
     PUT64(0, count);
+    set(HV_REGISTER_Cr4, get(HV_REGISTER_Cr4) | CR4_OSFXSR);
     child_resume(&child, 0);
     REQUIRE(WAIT_UNTIL(*counter > 100, SOON));
     suspend_all();
@@ -121,6 +121,7 @@ CHECK(a_child_goes_on, "TLFS 17.1.7, 17.1.8: saved, deleted, made anew and resto
     EXPECT_EQ(*backwards, 0);
     child_suspend(&child, 0);
     PUT64(0, finish);
+    set(HV_REGISTER_Cr4, get(HV_REGISTER_Cr4) | CR4_OSFXSR);
     child_resume(&child, 0);
     EXPECT_EQ(said(), 0x42);
     child_delete(&child);
