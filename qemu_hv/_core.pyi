@@ -1216,6 +1216,20 @@ class Machine:
     def events_state(self) -> dict[str, int]:
         """Whether it runs, how, and counts of events recorded and lost and of bytes unread."""
 
+    # -- Children as a whole --
+
+    def save_child(self, partition: int) -> bytes:
+        """The state of a child of the root with all that its parent gave it, but for the contents of pages."""
+
+    def restore_child(self, stream: bytes, pages: int) -> int:
+        """Make a child that has so many pages mapped again; its ID. Raises RestoreError, and nothing has changed."""
+
+    def child_runs(self, partition: int) -> list[tuple[int, int, int]]:
+        """What a child has mapped: page in the child, page in the machine's memory, number of pages."""
+
+    def child_is_settled(self, partition: int) -> tuple[int, str]:
+        """Whether a paused child can be saved: 0 yes, 1 not yet, 2 never, and then why."""
+
     # -- What a child's processor tells --
 
     def io(

@@ -29,6 +29,10 @@ _COMMANDS = {
     "stats": ("qemu_hv.statistics.command", "show what the hypervisor of a running machine has counted"),
     "top": ("qemu_hv.statistics.top", "watch partitions, processors and hypercalls of a running machine"),
     "export": ("qemu_hv.statistics.export", "serve the counters of a running machine to Prometheus"),
+    "save": ("qemu_hv.save", "save a child partition of a running machine into a file"),
+    "restore": ("qemu_hv.restore", "make a saved child partition again in a running machine"),
+    "inspect": ("qemu_hv.inspect_saved", "show what is in a file made by save"),
+    "diff": ("qemu_hv.diff_saved", "show what changed between two saves of a child partition"),
     "info": ("qemu_hv.info", "show versions, paths, accelerators and the cache"),
     "kernels": ("qemu_hv.kernels_command", "list or fetch stock Debian kernels"),
 }

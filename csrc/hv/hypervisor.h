@@ -553,6 +553,33 @@ struct hv_events_state {
 };
 void hv_events_get_state(struct hv *hv, struct hv_events_state *state);
 
+/*
+ * -- A child of the root as a whole, with all that its parent gave it but the contents of pages (save_child.c). Called
+ * while no VP runs, but for hv_child_is_settled(). --
+ */
+
+/*
+ * Whether a child that the operator has paused stands still, and its parent owes it no answer to an intercept: then it
+ * can be saved. WAIT: not yet. FAILED: there is no such child of the root, or *error tells why it can never be saved.
+ */
+enum hv_progress hv_child_is_settled(struct hv *hv, hv_partition_id id, const char **error);
+/* Its state; to be freed. NULL: there is no such child, or no memory. */
+uint8_t *hv_save_child(struct hv *hv, hv_partition_id id, size_t *size);
+struct hv_child_run {
+    uint64_t gpa_page, parent_page; /* page numbers: in the child, and of the machine's memory behind it */
+    uint64_t pages;
+};
+/* What it has mapped, in the order of its GPAs. Fill at most `max` entries, return how many exist. */
+size_t hv_list_child_runs(struct hv *hv, hv_partition_id id, struct hv_child_run *runs, size_t max);
+/* The ID of the child in a stream; HV_PARTITION_ID_INVALID when it cannot be restored here. Any thread. */
+hv_partition_id hv_saved_child_id(struct hv *hv, const uint8_t *stream, size_t size);
+/*
+ * Make a child that has `pages` mapped from its state, paused; *id becomes its ID. One that has this ID is replaced. On
+ * failure returns false, points *error to a sentence, and everything is as before.
+ */
+bool hv_restore_child(struct hv *hv, const uint8_t *stream, size_t size, uint64_t pages, hv_partition_id *id,
+                      const char **error);
+
 /* -- State of the whole machine, for reset, snapshots and migration -- */
 
 /* Bytes hv_save() writes at most. */

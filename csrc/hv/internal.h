@@ -515,6 +515,8 @@ void hv_pool_return_pages(struct hv_partition *partition); /* free deposited pag
  */
 #define HV_POOL_UNLIMITED (UINT64_C(1) << 62)
 void hv_pool_set_available(struct hv_partition *partition, uint64_t pages);
+/* Take the pages that a stream has put into a pool from their depositor; false: it does not have them all. */
+bool hv_pool_deposits_taken(struct hv_partition *partition);
 uint64_t hv_pool_deposited(const struct hv_partition *partition); /* pages that are to be withdrawn; structure lock */
 /*
  * A certain deposited page is used, and cannot be withdrawn until it is put back. False: none is free. `adopt` is for
@@ -865,6 +867,8 @@ static inline bool hv_wants_interrupt_deliverable(const struct hv_vp *vp, uint32
     return wanted && (!priority || priority > tpr >> 4);
 }
 
+/* state_gpa.c: what a child has mapped, in order; fill at most `max`, return how many there are */
+size_t hv_gpa_runs(const struct hv_partition *partition, struct hv_child_run *runs, size_t max);
 /* save.c (TLFS 17): what is under way is dropped; structure lock held for writing, or no VP runs */
 void hv_transfers_free(struct hv_partition *partition);
 

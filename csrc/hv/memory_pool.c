@@ -233,6 +233,21 @@ void hv_state_pool(struct hv_stream *s, struct hv_partition *partition)
         atomic_store(&pool->available, own + count - in_use);
 }
 
+bool hv_pool_deposits_taken(struct hv_partition *partition)
+{
+    struct hv_memory_pool *pool = partition->pool;
+
+    for (size_t i = 0; i < pool->count; i++) {
+        if (hv_gpa_take_page(depositor_of(partition), pool->pages[i]) == HV_STATUS_SUCCESS)
+            continue;
+        /* Those that could not be taken are nobody's to give back. */
+        atomic_fetch_sub(&pool->total, pool->count - i);
+        pool->count = i;
+        return false;
+    }
+    return true;
+}
+
 /* -- Proximity domains (TLFS 7.2.1) -- */
 
 #define PROXIMITY_ID(info) ((uint32_t)(info))

@@ -10,82 +10,13 @@
  * part of the state are those of the machine's snapshots (stream.h).
  */
 #include "lapic.h"
-#include "stream.h"
+#include "save.h"
 
 #include <stdlib.h>
 
 #define FLAG_START 1u
 #define FLAG_SUMMARY 2u
 #define MAX_CHUNK 4080u
-
-/* HV_SAVE_RESTORE_STATE_RESULT (TLFS 17.2.1) */
-enum {
-    STATE_COMPLETE = 0,
-    STATE_INCOMPLETE = 1,
-    STATE_RESTORABLE = 2,
-    STATE_CORRUPT_DATA = 3,
-    STATE_UNSUPPORTED_VERSION = 4,
-    STATE_PROCESSOR_FEATURE_MISMATCH = 5,
-    STATE_HARDWARE_FEATURE_MISMATCH = 6,
-    STATE_PROCESSOR_COUNT_MISMATCH = 7,
-    STATE_PROCESSOR_FLAGS_MISMATCH = 8,
-    STATE_PROCESSOR_INDEX_MISMATCH = 9,
-    STATE_INCOMPATIBLE_PROCESSOR = 11,
-    STATE_FIRST_FEATURE_MISMATCH = 12, /* of SSE3, bit 0 of the property; the others follow in the order of its bits */
-    STATE_CLFLUSH_SIZE_MISMATCH = 28,
-    STATE_XSAVE_MISMATCH = 29,
-    STATE_XSAVEOPT_MISMATCH = 30,
-    STATE_XSAVE_AVX_MISMATCH = 32,
-    STATE_XSAVE_UNKNOWN_MISMATCH = 33,
-};
-
-/* -- The stream: a head, then sections in a fixed order -- */
-
-#define STREAM_MAGIC UINT64_C(0x4554415453505648) /* "HVPSTATE" */
-#define STREAM_VERSION 1u
-#define TAG_SUMMARY UINT32_C(0x4D4D5553) /* "SUMM": what decides whether it fits */
-#define TAG_PARTITION UINT32_C(0x54524150) /* "PART": partition-wide state */
-#define TAG_PROCESSOR UINT32_C(0x434F5250) /* "PROC": a VP's registers, what the platform keeps */
-#define TAG_VP UINT32_C(0x54535056) /* "VPST": what the hypervisor keeps of it */
-
-enum stream_kind { KIND_SYSTEM_SUMMARY, KIND_PARTITION_SUMMARY, KIND_PARTITION, KINDS };
-
-struct head {
-    uint64_t magic;
-    uint32_t version, kind;
-    uint64_t length; /* of the whole stream */
-    uint32_t reserved, checksum; /* CRC-32C of what comes before */
-};
-_Static_assert(sizeof(struct head) == 32, "docs/save-restore.md");
-
-struct section_head {
-    uint32_t tag, index; /* the VP's */
-    uint32_t length; /* of what follows */
-    uint32_t checksum; /* CRC-32C of what comes before and what follows */
-};
-_Static_assert(sizeof(struct section_head) == 16, "docs/save-restore.md");
-
-#define SUMMARY_END (sizeof(struct head) + sizeof(struct section_head) + sizeof(struct summary))
-
-/* What decides whether a state fits. */
-struct summary {
-    uint64_t generation, intel, processor_features, xsave_features, clflush_size; /* of logical processors */
-    uint64_t gpa_bits, tsc_frequency, apic_frequency;
-    /* Of the partition; all 0 in a system's. */
-    uint64_t partition_features, partition_xsave_features, partition_clflush_size, vp_flags;
-    struct hv_vp_set vps;
-};
-
-/* A save or restore that is under way. */
-struct hv_transfer {
-    bool restoring, summary;
-    bool complete; /* saving: all has been handed out */
-    struct hv_partition *payer;
-    uint64_t pages; /* charged to its pool */
-    size_t size, position; /* of `data`; handed out, or collected */
-    struct head head; /* restoring: until it is there `data` is not */
-    uint8_t *data;
-};
 
 static uint32_t checksum_of(uint32_t checksum, const void *data, size_t size)
 {
@@ -312,7 +243,7 @@ static void describe_partition(const struct hv_partition *partition, struct summ
 }
 
 /* Where a section begins, whose head is written when its length is known. */
-static size_t begin_section(struct hv_stream *s)
+size_t hv_section_begin(struct hv_stream *s)
 {
     size_t start = s->position;
     struct section_head head = {0};
@@ -321,7 +252,7 @@ static size_t begin_section(struct hv_stream *s)
     return start;
 }
 
-static void end_section(struct hv_stream *s, size_t start, uint32_t tag, uint32_t index)
+void hv_section_end(struct hv_stream *s, size_t start, uint32_t tag, uint32_t index)
 {
     struct section_head head = {.tag = tag, .index = index};
 
@@ -335,31 +266,31 @@ static void end_section(struct hv_stream *s, size_t start, uint32_t tag, uint32_
 static void write_vp(struct hv_stream *s, struct hv_vp *vp)
 {
     struct hv_activity activity = {0};
-    size_t start = begin_section(s);
+    size_t start = hv_section_begin(s);
 
     vp->hv->ops->get_activity(vp->hv->context, vp->handle, &activity);
     stream_activity(s, &activity);
     hv_state_registers(s, vp);
-    end_section(s, start, TAG_PROCESSOR, vp->index);
-    start = begin_section(s);
+    hv_section_end(s, start, TAG_PROCESSOR, vp->index);
+    start = hv_section_begin(s);
     stream_vp(s, vp);
-    end_section(s, start, TAG_VP, vp->index);
+    hv_section_end(s, start, TAG_VP, vp->index);
 }
 
-static void write_state(struct hv_stream *s, struct hv_partition *partition)
+void hv_write_partition(struct hv_stream *s, struct hv_partition *partition)
 {
     struct moment moment = {hv_machine_tsc(partition->hv), hv_partition_time(partition)};
-    size_t start = begin_section(s);
+    size_t start = hv_section_begin(s);
 
     stream_partition(s, partition, &moment);
-    end_section(s, start, TAG_PARTITION, 0);
+    hv_section_end(s, start, TAG_PARTITION, 0);
     for (hv_vp_index i = 0; i < partition->vp_limit; i++) {
         if (partition->vps[i])
             write_vp(s, partition->vps[i]);
     }
 }
 
-static void write_stream(struct hv_stream *s, struct hv_partition *partition, enum stream_kind kind, size_t length)
+void hv_write_summary(struct hv_stream *s, const struct hv_partition *partition, enum stream_kind kind, size_t length)
 {
     struct head head = {.magic = STREAM_MAGIC, .version = STREAM_VERSION, .kind = kind, .length = length};
     struct summary summary;
@@ -367,15 +298,20 @@ static void write_stream(struct hv_stream *s, struct hv_partition *partition, en
 
     head.checksum = head_checksum(&head);
     hv_stream_bytes(s, &head, sizeof(head));
-    start = begin_section(s);
+    start = hv_section_begin(s);
     if (kind == KIND_SYSTEM_SUMMARY)
         describe_system(partition->hv, &summary);
     else
         describe_partition(partition, &summary);
     hv_stream_bytes(s, &summary, sizeof(summary));
-    end_section(s, start, TAG_SUMMARY, 0);
+    hv_section_end(s, start, TAG_SUMMARY, 0);
+}
+
+static void write_stream(struct hv_stream *s, struct hv_partition *partition, enum stream_kind kind, size_t length)
+{
+    hv_write_summary(s, partition, kind, length);
     if (kind == KIND_PARTITION)
-        write_state(s, partition);
+        hv_write_partition(s, partition);
 }
 
 /* Counting stores every value back unchanged. */
@@ -522,7 +458,7 @@ static unsigned check_partition(const struct hv_partition *partition, const stru
                           properties->clflush_size);
 }
 
-static unsigned check_summary(const struct hv_call *call, const struct hv_transfer *transfer)
+unsigned hv_check_summary(const struct hv *hv, const struct hv_partition *partition, const struct hv_transfer *transfer)
 {
     bool of_partition = transfer->head.kind != KIND_SYSTEM_SUMMARY;
     struct section_head head;
@@ -534,17 +470,15 @@ static unsigned check_summary(const struct hv_call *call, const struct hv_transf
     if (head.tag != TAG_SUMMARY || head.index || head.length != sizeof(summary) ||
         head.checksum != section_checksum(&head, (const uint8_t *)&summary))
         return STATE_CORRUPT_DATA;
-    state = check_system(call->vp->hv, &summary, of_partition);
-    if (state != STATE_RESTORABLE || is_of_system(call) || !of_partition)
+    state = check_system(hv, &summary, of_partition);
+    if (state != STATE_RESTORABLE || !partition || !of_partition)
         return state;
-    return check_partition(call->partition, &summary);
+    return check_partition(partition, &summary);
 }
 
 /* A summary ends a stream, or is looked at alone. */
-static unsigned check_head(const struct hv_transfer *transfer)
+unsigned hv_check_head(const struct head *head, bool summary_only)
 {
-    const struct head *head = &transfer->head;
-
     if (head->magic != STREAM_MAGIC)
         return STATE_CORRUPT_DATA;
     if (head->version != STREAM_VERSION)
@@ -552,16 +486,16 @@ static unsigned check_head(const struct hv_transfer *transfer)
     if (head->checksum != head_checksum(head) || head->reserved || head->kind >= KINDS || head->length < SUMMARY_END ||
         head->length > UINT32_MAX)
         return STATE_CORRUPT_DATA;
-    if (head->kind == KIND_PARTITION)
+    if (head->kind == KIND_PARTITION || head->kind == KIND_CHILD)
         return STATE_INCOMPLETE;
-    return transfer->summary && head->length == SUMMARY_END ? STATE_INCOMPLETE : STATE_CORRUPT_DATA;
+    return summary_only && head->length == SUMMARY_END ? STATE_INCOMPLETE : STATE_CORRUPT_DATA;
 }
 
 /* -- Restoring: the state itself -- */
 
 /* The section that comes next, with its content to read; false: it is another one. */
-static bool next_section(const struct hv_transfer *transfer, size_t *position, uint32_t tag, uint32_t index,
-                         struct hv_stream *content)
+bool hv_next_section(const struct hv_transfer *transfer, size_t *position, uint32_t tag, uint32_t index,
+                     struct hv_stream *content)
 {
     struct section_head head;
 
@@ -578,16 +512,15 @@ static bool next_section(const struct hv_transfer *transfer, size_t *position, u
 }
 
 /* Whether the sections are those that are due, and whole; then nothing but a lie can stop the restore. */
-static bool sections_are_sound(const struct hv_transfer *transfer, const struct hv_partition *partition)
+bool hv_sections_are_sound(const struct hv_transfer *transfer, size_t position, const struct hv_partition *partition)
 {
-    size_t position = SUMMARY_END;
     struct hv_stream content;
-    bool sound = next_section(transfer, &position, TAG_PARTITION, 0, &content);
+    bool sound = hv_next_section(transfer, &position, TAG_PARTITION, 0, &content);
 
     for (hv_vp_index i = 0; sound && i < partition->vp_limit; i++) {
         if (partition->vps[i])
-            sound = next_section(transfer, &position, TAG_PROCESSOR, i, &content) &&
-                    next_section(transfer, &position, TAG_VP, i, &content);
+            sound = hv_next_section(transfer, &position, TAG_PROCESSOR, i, &content) &&
+                    hv_next_section(transfer, &position, TAG_VP, i, &content);
     }
     return sound && position == transfer->size;
 }
@@ -660,14 +593,13 @@ static bool read_vp(struct hv_vp *vp, struct hv_stream *processor, struct hv_str
     return true;
 }
 
-static bool read_state(const struct hv_transfer *transfer, struct hv_partition *partition)
+bool hv_read_partition(const struct hv_transfer *transfer, size_t position, struct hv_partition *partition)
 {
-    size_t position = SUMMARY_END;
     struct hv_stream content, processor;
     struct moment moment = {0};
     uint64_t ahead;
 
-    next_section(transfer, &position, TAG_PARTITION, 0, &content);
+    hv_next_section(transfer, &position, TAG_PARTITION, 0, &content);
     stream_partition(&content, partition, &moment);
     if (!ended_well(&content))
         return false;
@@ -676,8 +608,8 @@ static bool read_state(const struct hv_transfer *transfer, struct hv_partition *
     for (hv_vp_index i = 0; i < partition->vp_limit; i++) {
         if (!partition->vps[i])
             continue;
-        next_section(transfer, &position, TAG_PROCESSOR, i, &processor);
-        next_section(transfer, &position, TAG_VP, i, &content);
+        hv_next_section(transfer, &position, TAG_PROCESSOR, i, &processor);
+        hv_next_section(transfer, &position, TAG_VP, i, &content);
         if (!read_vp(partition->vps[i], &processor, &content, ahead))
             return false;
     }
@@ -685,7 +617,7 @@ static bool read_state(const struct hv_transfer *transfer, struct hv_partition *
 }
 
 /* A stream that lied: what it left is not to be run. */
-static void undo(struct hv_partition *partition)
+void hv_undo_partition(struct hv_partition *partition)
 {
     for (hv_vp_index i = 0; i < partition->vp_limit; i++) {
         if (partition->vps[i])
@@ -696,7 +628,7 @@ static void undo(struct hv_partition *partition)
     atomic_store(&partition->reference_tsc_msr, 0);
 }
 
-static void show(struct hv_partition *partition)
+void hv_show_partition(struct hv_partition *partition)
 {
     hv_show_all_overlays(partition);
     hv_publish_reference_tsc(partition);
@@ -714,15 +646,15 @@ static hv_status restore_state(struct hv_call *call, const struct hv_transfer *t
     struct hv_partition *partition = call->partition;
 
     *state = STATE_CORRUPT_DATA;
-    if (!sections_are_sound(transfer, partition))
+    if (!hv_sections_are_sound(transfer, SUMMARY_END, partition))
         return HV_STATUS_SUCCESS;
     if (!acquire_vps(call->vp, partition, true))
         return HV_STATUS_WAIT;
-    if (read_state(transfer, partition))
+    if (hv_read_partition(transfer, SUMMARY_END, partition))
         *state = STATE_COMPLETE;
     else
-        undo(partition);
-    show(partition);
+        hv_undo_partition(partition);
+    hv_show_partition(partition);
     acquire_vps(call->vp, partition, false);
     return HV_STATUS_SUCCESS;
 }
@@ -750,7 +682,9 @@ static hv_status collect_head(struct hv_transfer *transfer, const struct transfe
     *state = STATE_INCOMPLETE;
     if (transfer->data || !collect(transfer, &transfer->head, sizeof(transfer->head), in, used))
         return HV_STATUS_SUCCESS;
-    *state = check_head(transfer);
+    *state = hv_check_head(&transfer->head, transfer->summary);
+    if (transfer->head.kind == KIND_CHILD && !transfer->summary)
+        *state = STATE_CORRUPT_DATA; /* only the operator restores it */
     if (*state != STATE_INCOMPLETE)
         return HV_STATUS_SUCCESS;
     status = allocate(transfer, transfer->summary ? SUMMARY_END : transfer->head.length);
@@ -770,7 +704,7 @@ static hv_status go_on(struct hv_call *call, struct hv_transfer *transfer, uint3
     if (!fits) {
         if (!collect(transfer, transfer->data, SUMMARY_END, in, used))
             return HV_STATUS_SUCCESS;
-        *state = check_summary(call, transfer);
+        *state = hv_check_summary(call->vp->hv, is_of_system(call) ? NULL : call->partition, transfer);
         if (*state != STATE_RESTORABLE || transfer->summary)
             return HV_STATUS_SUCCESS;
     }
@@ -778,7 +712,7 @@ static hv_status go_on(struct hv_call *call, struct hv_transfer *transfer, uint3
     if (!collect(transfer, transfer->data, transfer->size, in, used))
         return HV_STATUS_SUCCESS;
     /* VPs may have come or gone since. */
-    *state = check_summary(call, transfer);
+    *state = hv_check_summary(call->vp->hv, is_of_system(call) ? NULL : call->partition, transfer);
     return *state == STATE_RESTORABLE ? restore_state(call, transfer, state) : HV_STATUS_SUCCESS;
 }
 

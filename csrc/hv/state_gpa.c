@@ -109,3 +109,26 @@ void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition)
             hv_stream_fail(s, "the saved hypervisor state has an impossible mapping");
     } while (!s->error);
 }
+
+size_t hv_gpa_runs(const struct hv_partition *partition, struct hv_child_run *runs, size_t max)
+{
+    struct hv_child_run last = {0};
+    struct run run = {0};
+    size_t n = 0;
+
+    for (find_next(partition->gpa_space, &run); run.count; find_next(partition->gpa_space, &run)) {
+        uint64_t source = hv_gpa_entry_source(run.value);
+
+        if (run.value & HV_GPA_NO_SOURCE)
+            continue;
+        if (n && run.page == last.gpa_page + last.pages && source == last.parent_page + last.pages) {
+            last.pages += run.count;
+        } else {
+            last = (struct hv_child_run){.gpa_page = run.page, .parent_page = source, .pages = run.count};
+            n++;
+        }
+        if (n <= max)
+            runs[n - 1] = last;
+    }
+    return n;
+}

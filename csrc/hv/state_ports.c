@@ -79,7 +79,7 @@ static void write_port(struct hv_stream *s, struct hv_port *port)
     monitor_page(s, port);
 }
 
-static void ports(struct hv_stream *s, struct hv_partition *partition)
+void hv_state_ports_of(struct hv_stream *s, struct hv_partition *partition)
 {
     uint32_t count = hv_stream_count(s, (uint32_t)partition->port_count, HV_MAX_PORTS);
 
@@ -129,7 +129,8 @@ static bool insert_orphan(struct hv_partition *partition, const struct connectio
     return inserted;
 }
 
-static bool insert_connection(struct hv_partition *partition, const struct connection_record *record)
+/* `alone`: the port's partition may have gone another way meanwhile. */
+static bool insert_connection(struct hv_partition *partition, const struct connection_record *record, bool alone)
 {
     struct hv_partition *receiver;
     struct hv_port *port;
@@ -141,6 +142,8 @@ static bool insert_connection(struct hv_partition *partition, const struct conne
         return insert_orphan(partition, record);
     receiver = hv_find_partition(partition->hv, record->partition);
     port = receiver ? hv_find_port(receiver, record->port_id) : NULL;
+    if (alone && (!port || port->connection))
+        return insert_orphan(partition, record);
     return port && !port->connection &&
            hv_connection_insert(partition, record->id, port, record->by_operator, record->monitor_gpa) ==
                HV_STATUS_SUCCESS;
@@ -159,7 +162,7 @@ static void write_connection(struct hv_stream *s, struct hv_connection *connecti
     connection_record(s, &record);
 }
 
-static void connections(struct hv_stream *s, struct hv_partition *partition)
+void hv_state_connections_of(struct hv_stream *s, struct hv_partition *partition)
 {
     uint32_t count = hv_stream_count(s, (uint32_t)partition->connection_count, HV_MAX_PORTS);
 
@@ -167,7 +170,7 @@ static void connections(struct hv_stream *s, struct hv_partition *partition)
         struct connection_record record = {0};
 
         connection_record(s, &record);
-        if (!s->error && !insert_connection(partition, &record))
+        if (!s->error && !insert_connection(partition, &record, s->alone))
             hv_stream_fail(s, "the saved hypervisor state has an impossible connection");
     }
     for (unsigned i = 0; !hv_stream_reading(s) && i < HV_PORT_BUCKETS; i++) {
@@ -181,7 +184,7 @@ void hv_state_ports(struct hv_stream *s, struct hv *hv)
     if (hv_stream_reading(s))
         hv_ports_free(hv->machine_partition); /* those of the operator, which hv_reset() leaves */
     for (struct hv_partition *p = hv->machine_partition; p && !s->error; p = hv_next_partition(p))
-        ports(s, p);
+        hv_state_ports_of(s, p);
     for (struct hv_partition *p = hv->machine_partition; p && !s->error; p = hv_next_partition(p))
-        connections(s, p);
+        hv_state_connections_of(s, p);
 }

@@ -47,7 +47,7 @@ static void privileges(struct hv_stream *s, struct hv_partition *partition)
         hv_stream_fail(s, "the saved hypervisor state has a privilege that does not exist");
 }
 
-static void partition_fields(struct hv_stream *s, struct hv_partition *partition)
+void hv_state_partition_fields(struct hv_stream *s, struct hv_partition *partition)
 {
     uint32_t state = atomic_load(&partition->state);
 
@@ -131,7 +131,7 @@ static void read_child(struct hv_stream *s, struct hv *hv)
         return;
     }
     hv_pool_release(partition, HV_POOL_UNLIMITED);
-    partition_fields(s, partition);
+    hv_state_partition_fields(s, partition);
     if (atomic_load(&partition->state) == HV_PARTITION_FINALIZED)
         hv_gpa_space_free(partition); /* it has none any more */
     if (may_have_vps(partition) && hv_has_privilege(partition, HV_PRIVILEGE_Debugging) &&
@@ -147,7 +147,7 @@ static void write_child(struct hv_stream *s, struct hv_partition *partition)
 
     hv_stream_u64(s, &id);
     hv_stream_u64(s, &parent);
-    partition_fields(s, partition);
+    hv_state_partition_fields(s, partition);
     vps(s, partition);
 }
 

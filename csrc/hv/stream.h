@@ -124,6 +124,9 @@ void hv_state_ports(struct hv_stream *s, struct hv *hv); /* state_ports.c: ports
 void hv_state_partition_registers(struct hv_stream *s, struct hv_partition *partition); /* state.c */
 void hv_state_vp(struct hv_stream *s, struct hv_vp *vp); /* state.c: what the core keeps of it */
 void hv_state_registers(struct hv_stream *s, struct hv_vp *vp); /* vp_registers.c: what the platform keeps of it */
+void hv_state_partition_fields(struct hv_stream *s, struct hv_partition *partition); /* state_tree.c */
+void hv_state_ports_of(struct hv_stream *s, struct hv_partition *partition); /* state_ports.c */
+void hv_state_connections_of(struct hv_stream *s, struct hv_partition *partition); /* state_ports.c */
 void hv_state_gpa_space(struct hv_stream *s, struct hv_partition *partition); /* state_gpa.c: the map */
 void hv_state_pool(struct hv_stream *s, struct hv_partition *partition); /* memory_pool.c: after all that is charged */
 void hv_state_intercepts(struct hv_stream *s, struct hv_partition *partition); /* intercept.c */

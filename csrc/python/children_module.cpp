@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <cstdlib>
 #include <cstring>
 
 namespace py = pybind11;
@@ -96,6 +97,61 @@ static void add_processors(py::class_<Machine> &type)
                 m.admitted_pages = page_limit;
             },
             "progress"_a, "privileges"_a = py::none(), "page_limit"_a = py::none());
+}
+
+/* -- Children as a whole -- */
+
+static py::bytes save_child(Machine &machine, uint64_t partition)
+{
+    size_t size = 0;
+    uint8_t *stream = hv_save_child(machine.core(), partition, &size);
+    machine.leave();
+    if (!stream) {
+        throw std::out_of_range("there is no such child");
+    }
+    py::bytes bytes(reinterpret_cast<const char *>(stream), size);
+    std::free(stream);
+    return bytes;
+}
+
+static uint64_t restore_child(Machine &machine, const std::string &stream, uint64_t pages)
+{
+    const char *error = "";
+    hv_partition_id id = 0;
+    bool done = hv_restore_child(machine.core(), reinterpret_cast<const uint8_t *>(stream.data()), stream.size(), pages,
+                                 &id, &error);
+    machine.leave();
+    if (!done) {
+        throw RestoreError(error);
+    }
+    return id;
+}
+
+static std::vector<std::tuple<uint64_t, uint64_t, uint64_t>> child_runs(Machine &machine, uint64_t partition)
+{
+    std::vector<hv_child_run> runs(hv_list_child_runs(machine.core(), partition, nullptr, 0));
+    hv_list_child_runs(machine.core(), partition, runs.data(), runs.size());
+    std::vector<std::tuple<uint64_t, uint64_t, uint64_t>> result;
+    for (const hv_child_run &run : runs) {
+        result.emplace_back(run.gpa_page, run.parent_page, run.pages);
+    }
+    return result;
+}
+
+static std::pair<unsigned, std::string> child_is_settled(Machine &machine, uint64_t partition)
+{
+    const char *error = "";
+    unsigned progress = hv_child_is_settled(machine.core(), partition, &error);
+    machine.leave();
+    return {progress, error};
+}
+
+static void add_transfers(py::class_<Machine> &type)
+{
+    type.def("save_child", &save_child, "partition"_a)
+        .def("restore_child", &restore_child, "stream"_a, "pages"_a)
+        .def("child_runs", &child_runs, "partition"_a)
+        .def("child_is_settled", &child_is_settled, "partition"_a);
 }
 
 /* -- What a child's processor tells the core -- */
@@ -361,6 +417,7 @@ void add_children(py::class_<Machine> &type)
 {
     add_tree(type);
     add_processors(type);
+    add_transfers(type);
     add_exits(type);
     add_running(type);
     add_child_records(type);

@@ -16,6 +16,7 @@
 #include "qmp_events.h"
 #include "qmp_partitions.h"
 #include "qmp_stats.h"
+#include "qmp_save.h"
 #include "trace.h"
 
 #define PAGE_ENABLE UINT64_C(1) /* of the registers that place overlay pages (TLFS 4.12, 15.4.1, ...) */
@@ -738,6 +739,7 @@ void microsoft_hypervisor_qmp_register(void)
     x86_hypervisor_set_qmp_ops(&ops);
     microsoft_hypervisor_qmp_events_register();
     microsoft_hypervisor_stats_register(true);
+    microsoft_hypervisor_save_register();
 }
 
 void microsoft_hypervisor_qmp_unregister(void)
@@ -745,4 +747,5 @@ void microsoft_hypervisor_qmp_unregister(void)
     x86_hypervisor_set_qmp_ops(NULL);
     microsoft_hypervisor_qmp_events_unregister();
     microsoft_hypervisor_stats_register(false);
+    microsoft_hypervisor_save_unregister();
 }

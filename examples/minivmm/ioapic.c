@@ -39,7 +39,7 @@ static void deliver(struct vmm *vmm, uint64_t entry)
 
 void ioapic_set_line(struct vmm *vmm, unsigned pin, bool level)
 {
-    struct ioapic *ioapic = &vmm->ioapic;
+    struct ioapic *ioapic = &vmm->devices->ioapic;
     bool before = ioapic->lines >> pin & 1;
     ioapic->lines = (ioapic->lines & ~(1u << pin)) | (uint32_t)level << pin;
     if (level && !before && !(ioapic->redirection[pin] & ENTRY_MASKED)) {
@@ -81,23 +81,25 @@ static void write_register(struct ioapic *ioapic, uint32_t value)
 static uint32_t ioapic_read(struct vmm *vmm, unsigned offset, unsigned size)
 {
     (void)size;
-    return offset == WINDOW_SELECT ? vmm->ioapic.selected : offset == WINDOW_DATA ? read_register(&vmm->ioapic) : 0;
+    return offset == WINDOW_SELECT ? vmm->devices->ioapic.selected
+           : offset == WINDOW_DATA ? read_register(&vmm->devices->ioapic)
+                                   : 0;
 }
 
 static void ioapic_write(struct vmm *vmm, unsigned offset, unsigned size, uint32_t value)
 {
     (void)size;
     if (offset == WINDOW_SELECT) {
-        vmm->ioapic.selected = (uint8_t)value;
+        vmm->devices->ioapic.selected = (uint8_t)value;
     } else if (offset == WINDOW_DATA) {
-        write_register(&vmm->ioapic, value);
+        write_register(&vmm->devices->ioapic, value);
     }
 }
 
 void ioapic_reset(struct vmm *vmm)
 {
     for (unsigned i = 0; i < INPUTS; i++) {
-        vmm->ioapic.redirection[i] = ENTRY_MASKED;
+        vmm->devices->ioapic.redirection[i] = ENTRY_MASKED;
     }
 }
 

@@ -101,12 +101,20 @@ static void add_processors(struct vmm *vmm)
     }
 }
 
+/* In the same place each time: a child that is restored names the same of our pages. */
+static void reserve_memory(struct vmm *vmm)
+{
+    /* As QEMU made it, so it need not be zeroed: going through all of it would take a good part of the boot's time. */
+    vmm->ram = ram_reserve(vmm->memory, LARGE_PAGE_SIZE);
+    vmm->devices = (struct device_state *)ram_take_page();
+}
+
 static void build(struct vmm *vmm)
 {
     vmm->child.privileges = CHILD_PRIVILEGES;
     child_create(&vmm->child);
-    /* As QEMU made it, so it need not be zeroed: going through all of it would take a good part of the boot's time. */
-    child_map(&vmm->child, 0, ram_reserve(vmm->memory, LARGE_PAGE_SIZE), vmm->memory, CHILD_RAM);
+    child_map(&vmm->child, 0, vmm->ram, vmm->memory, CHILD_RAM);
+    child_map(&vmm->child, GPA_DEVICE_STATE, (uintptr_t)vmm->devices, PAGE_SIZE, HV_MAP_READ);
     add_processors(vmm);
     for (unsigned i = 0; i < DEVICES; i++) {
         if (!devices[i]->in_memory) {
@@ -118,14 +126,31 @@ static void build(struct vmm *vmm)
     linux_load(vmm);
 }
 
+/* Wait until the operator restores a child below us: it comes with memory, VPs and intercepts, and runs. */
+static void wait_for_child(struct vmm *vmm)
+{
+    struct hv_in_get_next_child_partition input = {.parent = UINT64_MAX}; /* HV_PARTITION_ID_SELF */
+    struct hv_out_get_next_child_partition output = {0};
+    print("minivmm: waits for a child\n");
+    while (!output.child) {
+        HV_MUST(hvcall_get_next_child_partition(&input, &output));
+        cpu_pause();
+    }
+    vmm->child.id = output.child;
+}
+
+/* The others wait for the start-up IPI that Linux sends them; the hypervisor's local APICs see to that. */
+static void start(struct vmm *vmm)
+{
+    for (unsigned i = 0; i < vmm->vps; i++) {
+        child_resume(&vmm->child, i);
+    }
+}
+
 static void run(struct vmm *vmm)
 {
     static const struct intercept_handlers handlers = {
         .io = io_access, .msr = msr_access, .memory = memory_access, .other = failure, .idle = idle};
-    /* The others wait for the start-up IPI that Linux sends them; the hypervisor's local APICs see to that. */
-    for (unsigned i = 0; i < vmm->vps; i++) {
-        child_resume(&vmm->child, i);
-    }
     intercept_loop(&handlers, vmm, NULL);
 }
 
@@ -166,11 +191,18 @@ static void take_parameters(struct vmm *vmm)
 void guest_main(void)
 {
     static struct vmm vmm;
+    char option[8];
     serial_init();
     take_parameters(&vmm);
     root_enable();
     intercept_enable(VECTOR_MESSAGE);
-    build(&vmm);
+    reserve_memory(&vmm);
+    if (guest_option("restore", option, sizeof(option))) {
+        wait_for_child(&vmm);
+    } else {
+        build(&vmm);
+        start(&vmm);
+    }
     print("minivmm: partition %llx: %u VPs, %llu MiB\n", (unsigned long long)vmm.child.id, vmm.vps,
           (unsigned long long)(vmm.memory / MEBIBYTE));
     run(&vmm);

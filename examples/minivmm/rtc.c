@@ -12,7 +12,7 @@ static uint32_t rtc_read(struct vmm *vmm, unsigned offset, unsigned size)
     if (offset == INDEX) {
         return 0xFF; /* write-only */
     }
-    outb(PORT_RTC + INDEX, vmm->rtc_index);
+    outb(PORT_RTC + INDEX, vmm->devices->rtc_index);
     return inb(PORT_RTC + DATA);
 }
 
@@ -20,7 +20,7 @@ static void rtc_write(struct vmm *vmm, unsigned offset, unsigned size, uint32_t 
 {
     (void)size;
     if (offset == INDEX) {
-        vmm->rtc_index = value & INDEX_MASK;
+        vmm->devices->rtc_index = value & INDEX_MASK;
     }
 }
 

@@ -41,7 +41,7 @@ static bool wants_transmit(const struct uart *uart)
 
 static void update_line(struct vmm *vmm)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     bool line = (wants_receive(uart) || wants_transmit(uart)) && uart->modem_control & MCR_OUT2;
     if (line != uart->line) {
         uart->line = line;
@@ -51,7 +51,7 @@ static void update_line(struct vmm *vmm)
 
 static void transmit(struct vmm *vmm, uint8_t byte)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     if (!(uart->modem_control & MCR_LOOP)) {
         serial_put((char)byte);
     }
@@ -64,7 +64,7 @@ static void transmit(struct vmm *vmm, uint8_t byte)
 
 static uint8_t identify_interrupt(struct vmm *vmm)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     uint8_t fifos = uart->fifo_control & FCR_ENABLE ? IIR_FIFOS : 0;
     if (wants_receive(uart)) {
         return fifos | IIR_RECEIVED; /* ends when all has been read */
@@ -79,7 +79,7 @@ static uint8_t identify_interrupt(struct vmm *vmm)
 
 void uart_receive(struct vmm *vmm)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     unsigned room = uart->fifo_control & FCR_ENABLE ? UART_FIFO : 1;
     int byte;
     while (uart->received_count < room && (byte = serial_get()) >= 0) {
@@ -90,7 +90,7 @@ void uart_receive(struct vmm *vmm)
 
 static uint8_t take_received(struct vmm *vmm)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     uint8_t byte = uart->received[0];
     if (uart->received_count == 0) {
         return 0;
@@ -113,7 +113,7 @@ static uint8_t modem_status(const struct uart *uart)
 
 static uint32_t uart_read(struct vmm *vmm, unsigned offset, unsigned size)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     bool divisor = uart->line_control & LCR_DIVISOR;
     (void)size;
     switch (offset) {
@@ -138,7 +138,7 @@ static uint32_t uart_read(struct vmm *vmm, unsigned offset, unsigned size)
 
 static void enable_interrupts(struct vmm *vmm, uint8_t value)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     /* Switched on while the transmitter is empty, the interrupt comes at once. */
     if (value & ~uart->interrupt_enable & IER_TRANSMITTER) {
         uart->transmitter_interrupt = true;
@@ -149,7 +149,7 @@ static void enable_interrupts(struct vmm *vmm, uint8_t value)
 
 static void uart_write(struct vmm *vmm, unsigned offset, unsigned size, uint32_t value)
 {
-    struct uart *uart = &vmm->uart;
+    struct uart *uart = &vmm->devices->uart;
     uint8_t byte = (uint8_t)value;
     bool divisor = uart->line_control & LCR_DIVISOR;
     (void)size;

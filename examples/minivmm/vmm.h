@@ -20,6 +20,7 @@
 #define GPA_ACPI 0xE0000u /* where firmware keeps its tables on a PC */
 #define GPA_HIGH_RAM 0x100000u
 #define GPA_IOAPIC 0xFEC00000u
+#define GPA_DEVICE_STATE 0xFEB00000u /* struct device_state; nothing tells the child of it */
 #define GPA_LAPIC 0xFEE00000u /* the hypervisor's: every VP has a local APIC without our doing */
 
 /* Ports that exist. All others the hypervisor answers as a bus without devices does: ones are read, writes vanish. */
@@ -50,6 +51,16 @@ struct ioapic {
     uint32_t lines; /* levels of the inputs */
 };
 
+/*
+ * What devices remember. It lies in a page that the child has mapped, too, where it does not look: so it is saved and
+ * restored with the child's memory, without our doing (docs/save-restore.md).
+ */
+struct device_state {
+    struct uart uart;
+    struct ioapic ioapic;
+    uint8_t rtc_index;
+};
+
 enum vmm_end { END_NOT_YET, END_POWER_OFF, END_RESET, END_FAILED };
 
 struct vmm {
@@ -57,9 +68,8 @@ struct vmm {
     unsigned vps;
     uint64_t memory; /* bytes, from GPA 0 */
     enum vmm_end end;
-    struct uart uart;
-    struct ioapic ioapic;
-    uint8_t rtc_index;
+    struct device_state *devices;
+    uintptr_t ram; /* where the child's memory lies in the root */
     struct {
         unsigned long io, msr, memory;
     } intercepts;

@@ -5,6 +5,7 @@
  *   worker clock                          answer each line of input with the monotonic clock, in ns
  *   worker shootdown ROUNDS [PAGES]       make remote TLB flushes, of 8 pages or so many, and IPIs between all CPUs
  *   worker watch                          run timers and compare clocks on all CPUs until a line of input comes
+ *   worker checksum                       add up 64 MiB again and again, and say whether the sum stays the same
  *   worker kexec KERNEL INITRD ARGUMENTS  start another kernel
  */
 #define _GNU_SOURCE
@@ -211,6 +212,40 @@ static int watch(void)
     return fgets(line, sizeof(line), stdin) ? 0 : 1;
 }
 
+/* -- checksum -- */
+
+#define CHECKSUM_WORDS (64u * 1024 * 1024 / sizeof(uint64_t))
+
+static uint64_t sum_of(const uint64_t *words)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < CHECKSUM_WORDS; i++)
+        sum = (sum << 1 | sum >> 63) ^ words[i];
+    return sum;
+}
+
+static int checksum(void)
+{
+    uint64_t *words = malloc(CHECKSUM_WORDS * sizeof(*words)), expected, value = 1;
+
+    if (!words)
+        die("malloc");
+    for (size_t i = 0; i < CHECKSUM_WORDS; i++) {
+        value = value * UINT64_C(6364136223846793005) + 1442695040888963407;
+        words[i] = value;
+    }
+    expected = sum_of(words);
+    for (unsigned long pass = 0;; pass++) {
+        bool same = sum_of(words) == expected;
+
+        printf("checksum %lu %s\n", pass, same ? "right" : "WRONG");
+        fflush(stdout);
+        if (!same)
+            return 1;
+    }
+}
+
 /* -- kexec -- */
 
 static int kexec(const char *kernel, const char *initrd, const char *arguments)
@@ -235,8 +270,10 @@ int main(int argc, char **argv)
         return shoot_down(strtoul(argv[2], NULL, 0), argc == 4 ? strtoul(argv[3], NULL, 0) : FEW_PAGES);
     if (argc == 2 && strcmp(command, "watch") == 0)
         return watch();
+    if (argc == 2 && strcmp(command, "checksum") == 0)
+        return checksum();
     if (argc == 5 && strcmp(command, "kexec") == 0)
         return kexec(argv[2], argv[3], argv[4]);
-    fprintf(stderr, "usage: worker clock | shootdown ROUNDS [PAGES] | watch | kexec KERNEL INITRD ARGUMENTS\n");
+    fprintf(stderr, "usage: worker clock | shootdown ROUNDS [PAGES] | watch | checksum | kexec KERNEL INITRD ARGUMENTS\n");
     return 2;
 }

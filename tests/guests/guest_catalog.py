@@ -196,6 +196,7 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "interrupts": _root_small,
     "nested": _root_small,
     "registers": _root_small,
+    "save": _root_small,
     "shares": _root_shares,
     "system": _root_system,
     "time": _root_small,

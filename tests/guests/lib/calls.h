@@ -122,6 +122,10 @@ HVCALL_INPUT_IS(set_port_property);
 HVCALL_OUTPUT_IS(set_port_property);
 HVCALL_INPUT_IS(post_message);
 HVCALL_INPUT_IS(signal_event);
+HVCALL_INPUT_IS(save_partition_state);
+HVCALL_OUTPUT_IS(save_partition_state);
+HVCALL_INPUT_IS(restore_partition_state);
+HVCALL_OUTPUT_IS(restore_partition_state);
 
 /* Text for a status code, such as "INVALID_PARAMETER". */
 const char *hv_status_name(unsigned status);

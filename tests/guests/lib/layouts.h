@@ -126,6 +126,26 @@ struct hv_in_deposit_memory {
 struct hv_in_withdraw_memory {
     uint64_t partition, proximity; /* output list: u64 page numbers */
 };
+struct hv_in_save_partition_state {
+    uint64_t partition;
+    uint32_t flags; /* HV_SAVE_RESTORE_STATE_* */
+    uint32_t padding;
+};
+struct hv_out_save_partition_state {
+    uint32_t state; /* HvState* (TLFS 17.2.1) */
+    uint32_t count;
+    uint8_t data[4080];
+};
+struct hv_in_restore_partition_state {
+    uint64_t partition;
+    uint32_t flags;
+    uint32_t count; /* bytes that follow */
+};
+struct hv_out_restore_partition_state {
+    uint32_t state;
+    uint32_t count;
+};
+
 struct hv_in_get_memory_balance {
     uint64_t partition, proximity;
 };
