@@ -185,7 +185,6 @@ void hv_destroy(struct hv *hv)
         hv_vp_free(hv->by_handle[i]);
     hv_monitors_free(hv);
     hv_scheduler_free(hv);
-    hv_structure_lock_destroy(&hv->structure);
     free(hv);
 }
 

@@ -26,6 +26,8 @@ _FLAGS = (
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
+    # As in the extension; see csrc/hv/locking.h.
+    "-UHV_UNCHECKED_LOCKS",
     "-g",
 )
 
