@@ -375,7 +375,8 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
     };
     struct outcome outcome = {.exit = HV_EXIT_DONE};
 
-    memset(vp->output_page, 0, blocks->output_size);
+    if (blocks->output_size)
+        memset(vp->output_page, 0, blocks->output_size);
     outcome.status = run_locked(&call, row);
     if (call.exit != HV_EXIT_DONE)
         return leave(call.exit);

@@ -28,6 +28,8 @@ _FLAGS = (
     "-fno-omit-frame-pointer",
     # As in the extension; see csrc/hv/locking.h.
     "-UHV_UNCHECKED_LOCKS",
+    # Takes minutes with these flags.
+    "-fno-lto",
     "-g",
 )
 
