@@ -197,7 +197,6 @@ void hv_destroy(struct hv *hv)
     hv_scheduler_free(hv);
     hv_event_log_free(hv);
     hv_stats_free(hv);
-    hv_structure_lock_destroy(&hv->structure);
     free(hv);
 }
 

@@ -126,7 +126,6 @@ void hv_debug_session_free(struct hv_partition *partition)
         return;
     if (partition->parent)
         hv_pool_release(partition, HV_COST_DebugSession);
-    hv_vp_lock_destroy(&session->lock);
     free(session);
 }
 

@@ -164,7 +164,6 @@ void hv_event_log_free(struct hv *hv)
         free(group->places);
     }
     hv_event_rings_free(hv->event_rings);
-    hv_event_lock_destroy(&log->lock);
     free(log);
 }
 

@@ -60,7 +60,6 @@ void hv_event_rings_free(struct hv_event_rings *rings)
         return;
     for (unsigned i = 0; i < rings->count; i++)
         free(rings->rings[i].words);
-    hv_event_lock_destroy(&rings->lock);
     free(rings->rings);
     free(rings);
 }

@@ -278,7 +278,6 @@ void hv_gpa_space_free(struct hv_partition *partition)
     free_overlays(atomic_load(&space->overlays));
     free_overlays(space->spare);
     free_overlays(space->retired);
-    hv_vp_lock_destroy(&space->overlay_lock);
     free(space);
     partition->gpa_space = NULL;
 }

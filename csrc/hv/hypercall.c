@@ -394,33 +394,34 @@ hv_status hv_call_output(struct hv_call *call, size_t size)
     return HV_STATUS_SUCCESS;
 }
 
-static void lock_structure(struct hv *hv, unsigned row)
+static void lock_structure(struct hv_vp *vp, unsigned row)
 {
     if (lock_modes[row] == LOCK_SHARED)
-        hv_structure_lock_read(&hv->structure);
+        hv_structure_lock_enter(&vp->hv->structure, &vp->reader);
     else if (lock_modes[row] == LOCK_EXCLUSIVE)
-        hv_structure_lock_write(&hv->structure);
+        hv_structure_lock_write(&vp->hv->structure);
 }
 
-static void unlock_structure(struct hv *hv, unsigned row)
+static void unlock_structure(struct hv_vp *vp, unsigned row)
 {
-    if (lock_modes[row] != LOCK_NOLOCK)
-        hv_structure_lock_drop(&hv->structure);
+    if (lock_modes[row] == LOCK_SHARED)
+        hv_structure_lock_leave(&vp->reader);
+    else if (lock_modes[row] == LOCK_EXCLUSIVE)
+        hv_structure_lock_drop(&vp->hv->structure);
 }
 
 /* Check the relation and run the handler, both under the structure lock. */
 static hv_status run_locked(struct hv_call *call, unsigned row)
 {
-    struct hv *hv = call->vp->hv;
     hv_status status;
 
     if (lock_modes[row] != LOCK_NOLOCK)
         hv_calling_vp = call->vp;
-    lock_structure(hv, row);
+    lock_structure(call->vp, row);
     status = check_relation(call, (enum relation)relations[row]);
     if (status == HV_STATUS_SUCCESS)
         status = handlers[row] ? handlers[row](call) : HV_STATUS_INVALID_HYPERCALL_CODE;
-    unlock_structure(hv, row);
+    unlock_structure(call->vp, row);
     if (call->interrupted)
         hv_interrupts_request(call->interrupted, &call->interrupts);
     return status;
@@ -461,7 +462,8 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
     };
     struct outcome outcome = {.exit = HV_EXIT_DONE};
 
-    memset(vp->output_page, 0, blocks->output_size);
+    if (blocks->output_size)
+        memset(vp->output_page, 0, blocks->output_size);
     outcome.status = run_locked(&call, row);
     if (call.exit != HV_EXIT_DONE)
         return leave(call.exit);

@@ -514,6 +514,5 @@ void hv_injection_free(struct hv *hv)
 
     if (!injection)
         return;
-    hv_inject_lock_destroy(&injection->lock);
     free(injection);
 }

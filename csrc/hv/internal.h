@@ -5,11 +5,8 @@
 #ifndef HV_INTERNAL_H
 #define HV_INTERNAL_H
 
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L /* reader-writer locks */
-#endif
-
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "hypervisor.h"
 #include "locking.h"
@@ -200,6 +197,7 @@ struct hv_vp {
     /* Pages that guests may see (allocate_pages()). */
     uint8_t *sim_page, *sief_page, *apic_assist_page;
     uint8_t *input_page, *output_page; /* scratch of the VP's own thread */
+    struct hv_structure_reader reader; /* its thread's */
     struct hv_known_page known_pages[HV_KNOWN_PAGES]; /* its owner's */
 
     struct hv *hv;

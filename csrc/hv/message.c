@@ -289,7 +289,7 @@ static void post(struct hv_vp *vp, enum hv_message_type type, size_t size)
         exists = receiver->partition == vp->partition->parent;
         if (exists) {
             vp->intercept_receiver = receiver;
-            atomic_store(&buffer->in_use, true);
+            atomic_store_explicit(&buffer->in_use, true, memory_order_relaxed); /* who owns the VP looks */
             hv_message_enqueue(receiver, buffer, &interrupts);
         }
         hv_vp_lock_drop(&receiver->lock);

@@ -10,9 +10,6 @@
 
 #include <string.h>
 
-#ifndef NDEBUG
-_Thread_local int hv_vp_locks_held;
-#endif
 _Thread_local struct hv_vp *hv_calling_vp;
 
 /* -- Objects -- */
@@ -47,8 +44,6 @@ void hv_partition_free(struct hv_partition *partition)
     if (partition->hypercall_page)
         hv->ops->free_pages(hv->context, partition->hypercall_page, PARTITION_PAGES);
     free(partition->vps);
-    hv_vp_lock_destroy(&partition->register_lock);
-    hv_partition_lock_destroy(&partition->lock);
     free(partition);
 }
 

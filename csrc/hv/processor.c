@@ -66,26 +66,24 @@ static const struct cpuid_row cpuid_rows[] = {
 #define XSAVE_FEATURE_XSAVEOPT (UINT64_C(1) << 1)
 #define XSAVE_FEATURE_AVX (UINT64_C(1) << 2)
 
-static uint32_t mask_register(const struct hv_vp *vp, const struct cpuid_row *row, uint32_t value)
+static uint32_t mask_register(bool child, bool current, const struct cpuid_row *row, uint32_t value)
 {
-    if (hv_vp_is_child(vp)) {
-        uint32_t keep = row->child_keep | (is_current(vp->hv) ? row->child_keep_current : 0);
-
-        return (value & keep) | row->child_set;
-    }
-    return (value & (is_current(vp->hv) ? ~row->root_hide_current : row->root_keep)) | row->root_set;
+    if (child)
+        return (value & (row->child_keep | (current ? row->child_keep_current : 0))) | row->child_set;
+    return (value & (current ? ~row->root_hide_current : row->root_keep)) | row->root_set;
 }
 
 /* Registers without a row are zero, but for the current root. */
 static void apply_rows(const struct hv_vp *vp, uint32_t leaf, struct hv_cpuid *result)
 {
     uint32_t native[4] = {result->eax, result->ebx, result->ecx, result->edx}, shown[4] = {0};
+    bool child = hv_vp_is_child(vp), current = is_current(vp->hv);
 
-    if (!hv_vp_is_child(vp) && is_current(vp->hv))
+    if (!child && current)
         memcpy(shown, native, sizeof(shown));
     for (size_t i = 0; i < CPUID_ROWS && cpuid_rows[i].leaf <= leaf; i++) {
         if (cpuid_rows[i].leaf == leaf)
-            shown[cpuid_rows[i].reg] = mask_register(vp, &cpuid_rows[i], native[cpuid_rows[i].reg]);
+            shown[cpuid_rows[i].reg] = mask_register(child, current, &cpuid_rows[i], native[cpuid_rows[i].reg]);
     }
     *result = (struct hv_cpuid){shown[REGISTER_EAX], shown[REGISTER_EBX], shown[REGISTER_ECX], shown[REGISTER_EDX]};
 }

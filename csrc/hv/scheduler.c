@@ -183,6 +183,13 @@ static void place(struct hv_lp *lp, struct hv_vp *vp, uint64_t now)
 
 /* -- The queue of an LP -- */
 
+/* Other LPs look without the lock. */
+static void count_queued(struct hv_lp *lp, unsigned change)
+{
+    atomic_store_explicit(&lp->queued, atomic_load_explicit(&lp->queued, memory_order_relaxed) + change,
+                          memory_order_relaxed);
+}
+
 static void enqueue(struct hv_lp *lp, struct hv_vp *vp)
 {
     struct hv_sched_vp *sched = &vp->sched;
@@ -194,7 +201,7 @@ static void enqueue(struct hv_lp *lp, struct hv_vp *vp)
         sched->reserved.key = sched->reserve_time;
         hv_heap_insert(&lp->reserved, &sched->reserved);
     }
-    atomic_fetch_add_explicit(&lp->queued, 1, memory_order_relaxed);
+    count_queued(lp, 1);
 }
 
 static void dequeue(struct hv_lp *lp, struct hv_vp *vp)
@@ -203,7 +210,7 @@ static void dequeue(struct hv_lp *lp, struct hv_vp *vp)
     hv_heap_remove(&lp->fair, &vp->sched.fair);
     if (vp->sched.reserve)
         hv_heap_remove(&lp->reserved, &vp->sched.reserved);
-    atomic_fetch_sub_explicit(&lp->queued, 1, memory_order_relaxed);
+    count_queued(lp, -1u);
 }
 
 static void hold(struct hv_lp *lp, struct hv_vp *vp, uint64_t until)
@@ -370,7 +377,8 @@ static void stop(struct hv_lp *lp, uint64_t now)
     lp->running = NULL;
     lp->last = vp;
     vp->sched.state = HV_SCHED_STOPPED;
-    atomic_store(&vp->owner, HV_OWNER_NONE);
+    /* Who still sees the LP as the owner asks it to stop, and once more. */
+    atomic_store_explicit(&vp->owner, HV_OWNER_NONE, memory_order_release);
 }
 
 static bool is_entitled(const struct hv_vp *vp, uint64_t now)
@@ -889,8 +897,6 @@ bool hv_scheduler_init(struct hv *hv)
 
 void hv_scheduler_free(struct hv *hv)
 {
-    for (unsigned i = 0; i < hv->lp_count; i++)
-        hv_scheduler_lock_destroy(&hv->lps[i].lock);
     free(hv->lps);
 }
 

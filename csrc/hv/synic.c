@@ -32,15 +32,14 @@ static _Atomic uint8_t *slot_flags(struct hv_message *slot)
     return (_Atomic uint8_t *)(void *)&slot->header.message_flags;
 }
 
-/* Other threads ask without the lock whether messages wait. */
+/* Other threads ask without the lock whether messages wait; nobody else changes it. */
 static void note_waiting(struct hv_vp *vp, unsigned sint)
 {
-    uint16_t bit = (uint16_t)(1u << sint);
+    uint16_t bit = (uint16_t)(1u << sint), before = atomic_load_explicit(&vp->waiting, memory_order_relaxed);
+    uint16_t waiting = vp->queue[sint].head ? before | bit : before & (uint16_t)~bit;
 
-    if (vp->queue[sint].head)
-        atomic_fetch_or(&vp->waiting, bit);
-    else
-        atomic_fetch_and(&vp->waiting, (uint16_t)~bit);
+    if (waiting != before)
+        atomic_store(&vp->waiting, waiting);
 }
 
 static void queue_init(struct hv_message_queue *queue)
@@ -145,8 +144,25 @@ static void fill_slot(struct hv_vp *vp, struct hv_message *slot, struct hv_messa
     slot->header.payload_size = message->header.payload_size;
     slot->header.reserved[0] = slot->header.reserved[1] = 0;
     slot->header.origination_id = message->header.origination_id;
-    atomic_store(slot_flags(slot), more ? HV_MESSAGE_FLAG_PENDING : 0);
-    atomic_store(slot_type(slot), message->header.message_type);
+    atomic_store_explicit(slot_flags(slot), more ? HV_MESSAGE_FLAG_PENDING : 0, memory_order_relaxed);
+    atomic_store_explicit(slot_type(slot), message->header.message_type, memory_order_release);
+}
+
+/* Put a message, which is in no queue any more, into its slot, which is empty. */
+static void deliver(struct hv_vp *vp, struct hv_message_buffer *buffer, struct hv_interrupts *interrupts)
+{
+    unsigned sint = buffer->sint;
+    int timer = buffer->timer;
+
+    fill_slot(vp, slot_of(vp, sint), buffer, vp->queue[sint].head != NULL);
+    HV_LOG(vp, MESSAGE_DELIVER, buffer->log_id, sint, buffer->message.header.message_type);
+    free_buffer(buffer);
+    atomic_store_explicit(&vp->messages_delivered,
+                          atomic_load_explicit(&vp->messages_delivered, memory_order_relaxed) + 1,
+                          memory_order_relaxed); /* nobody else counts: the lock is held */
+    interrupt_sint(vp, sint, interrupts);
+    if (timer >= 0)
+        hv_timer_message_delivered(vp, (unsigned)timer, interrupts);
 }
 
 /* Deliver the head of a queue if its slot is empty; otherwise say that it is there. Returns whether it was delivered.
@@ -154,22 +170,13 @@ static void fill_slot(struct hv_vp *vp, struct hv_message *slot, struct hv_messa
 static bool deliver_head(struct hv_vp *vp, unsigned sint, struct hv_interrupts *interrupts)
 {
     struct hv_message *slot = slot_of(vp, sint);
-    struct hv_message_buffer *buffer = vp->queue[sint].head;
-    int timer = buffer->timer;
 
     if (atomic_load(slot_type(slot)) != HV_MESSAGE_TYPE_None) {
         atomic_fetch_or(slot_flags(slot), HV_MESSAGE_FLAG_PENDING);
         if (atomic_load(slot_type(slot)) != HV_MESSAGE_TYPE_None)
             return false;
     }
-    queue_pop(vp, sint);
-    fill_slot(vp, slot, buffer, vp->queue[sint].head != NULL);
-    HV_LOG(vp, MESSAGE_DELIVER, buffer->log_id, sint, buffer->message.header.message_type);
-    free_buffer(buffer);
-    atomic_fetch_add_explicit(&vp->messages_delivered, 1, memory_order_relaxed);
-    interrupt_sint(vp, sint, interrupts);
-    if (timer >= 0)
-        hv_timer_message_delivered(vp, (unsigned)timer, interrupts);
+    deliver(vp, queue_pop(vp, sint), interrupts);
     return true;
 }
 
@@ -228,6 +235,11 @@ void hv_message_enqueue_now(struct hv_vp *vp, struct hv_message_buffer *buffer, 
     if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(Messages)))
         log_post(vp, buffer);
     buffer->vp = vp;
+    if (!queue->head && (atomic_load(&vp->simp) & HV_PAGE_MSR_ENABLE) &&
+        atomic_load(slot_type(slot_of(vp, buffer->sint))) == HV_MESSAGE_TYPE_None) {
+        deliver(vp, buffer, interrupts); /* it need not wait */
+        return;
+    }
     buffer->next = NULL;
     *queue->tail = buffer;
     queue->tail = &buffer->next;

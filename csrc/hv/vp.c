@@ -41,7 +41,6 @@ void hv_vp_free(struct hv_vp *vp)
     if (vp->sim_page)
         vp->hv->ops->free_pages(vp->hv->context, vp->sim_page, VP_PAGES);
     free(vp->lapic);
-    hv_vp_lock_destroy(&vp->lock);
     free(vp);
 }
 
@@ -73,6 +72,7 @@ static struct hv_vp *make_handle(struct hv *hv)
     if (vp) {
         vp->handle = hv->handle_count;
         hv->by_handle[hv->handle_count++] = vp;
+        hv_structure_lock_add_reader(&hv->structure, &vp->reader);
     }
     return vp;
 }

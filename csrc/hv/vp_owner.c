@@ -29,9 +29,12 @@ void hv_vp_release(struct hv_vp *caller, struct hv_vp *vp)
 {
     if (vp == caller)
         return;
-    atomic_store(&vp->yield_until, 0);
+    if (atomic_load_explicit(&vp->yield_until, memory_order_relaxed))
+        atomic_store_explicit(&vp->yield_until, 0, memory_order_relaxed);
     atomic_store(&vp->owner, HV_OWNER_NONE);
-    hv_scheduler_wake(vp, false);
+    /* One that is suspended may not run: who clears that wakes it. */
+    if (!atomic_load(&vp->suspend))
+        hv_scheduler_wake(vp, false);
 }
 
 void hv_vp_set_suspend(struct hv_vp *vp, unsigned bits)

@@ -46,7 +46,7 @@ static const uint8_t row_index[GROUPS][GROUP_SIZE] = {
 #undef HV_REGISTER_ROW
 };
 
-static const struct register_row *find_row(const struct hv *hv, uint32_t name)
+static inline const struct register_row *find_row(const struct hv *hv, uint32_t name)
 {
     uint32_t group = name >> 16, number = name & 0xFFFF;
     const struct register_row *row;
@@ -248,7 +248,8 @@ static bool set_intercept_suspend(struct hv_vp *vp, uint64_t value)
 {
     if (value & ~get_intercept_suspend(vp))
         return false;
-    if (!(value & TLB_FLUSH_INHIBIT) && atomic_exchange(&vp->tlb_flush_inhibit, false))
+    if (!(value & TLB_FLUSH_INHIBIT) && atomic_load(&vp->tlb_flush_inhibit) &&
+        atomic_exchange(&vp->tlb_flush_inhibit, false))
         hv_tlb_flush_inhibit_cleared(vp);
     if (!(value & SUSPENDED)) {
         HV_LOG(vp, INTERCEPT_RESUME);

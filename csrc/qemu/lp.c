@@ -54,6 +54,8 @@ static void slice_timer(void *opaque)
 
 static void set_slice(struct mshv_lp *lp, uint64_t slice)
 {
+    if (slice == lp->slice)
+        return; /* the timer runs on to that time, or has kicked the LP, which will choose again */
     qatomic_set_mb(&lp->slice, slice);
     if (slice != HV_NANO100_NEVER && (!qatomic_read(&lp->armed) || slice < qatomic_read(&lp->armed_for)))
         arm(lp, slice);

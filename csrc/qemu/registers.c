@@ -468,8 +468,6 @@ static void get_other(CPUX86State *env, uint32_t name, union hv_register_value *
 
     if (msr)
         value->reg64 = *msr;
-    else if (is_between(name, HV_REGISTER_Rax, HV_REGISTER_R15))
-        value->reg64 = env->regs[name - HV_REGISTER_Rax];
     else if (is_between(name, HV_REGISTER_Xmm0, HV_REGISTER_Xmm15))
         get_vector(env, name - HV_REGISTER_Xmm0, 0, value);
     else if (is_between(name, HV_REGISTER_Ymm0Low, HV_REGISTER_Ymm15Low))
@@ -491,6 +489,10 @@ void mshv_get_register(void *context, hv_vp_handle handle, enum hv_register_name
 
     mshv_sync_registers(vp);
     value->reg128.low = value->reg128.high = 0;
+    if (is_between(name, HV_REGISTER_Rax, HV_REGISTER_R15)) {
+        value->reg64 = env->regs[name - HV_REGISTER_Rax];
+        return;
+    }
     switch (name) {
     case HV_REGISTER_PendingInterruption:
         value->reg64 = get_pending_interruption(env);
@@ -562,10 +564,6 @@ static bool set_other(struct mshv_vp *vp, uint32_t name, const union hv_register
         *msr = value->reg64;
         return true;
     }
-    if (is_between(name, HV_REGISTER_Rax, HV_REGISTER_R15)) {
-        env->regs[name - HV_REGISTER_Rax] = value->reg64;
-        return true;
-    }
     if (is_between(name, HV_REGISTER_Xmm0, HV_REGISTER_Xmm15))
         return set_vector(env, name - HV_REGISTER_Xmm0, 0, value);
     if (is_between(name, HV_REGISTER_Ymm0Low, HV_REGISTER_Ymm15Low))
@@ -610,6 +608,10 @@ bool mshv_set_register(void *context, hv_vp_handle handle, enum hv_register_name
 
     mshv_sync_registers(vp);
     vp->unchecked = vp->put_all = vp->child;
+    if (is_between(name, HV_REGISTER_Rax, HV_REGISTER_R15)) {
+        env->regs[name - HV_REGISTER_Rax] = value->reg64;
+        return true;
+    }
     switch (name) {
     case HV_REGISTER_PendingInterruption:
         return set_pending_interruption(env, value->reg64);

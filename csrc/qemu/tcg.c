@@ -36,6 +36,8 @@ X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
 {
     bool leave = vp->leave, yield = vp->yield;
 
+    if (likely(exit == HV_EXIT_DONE && !leave && !yield && !vp->wake_lps))
+        return X86_HYPERVISOR_DONE;
     vp->leave = vp->completing = vp->yield = false;
     if (unlikely(vp->wake_lps)) {
         vp->wake_lps = false;

@@ -18,6 +18,10 @@ SANITIZED = Variant(
         "-fsanitize=address,undefined",
         "-fno-sanitize-recover=all",
         "-fno-omit-frame-pointer",
+        # As in the extension; see csrc/hv/locking.h.
+        "-UHV_UNCHECKED_LOCKS",
+        # Takes minutes with these flags.
+        "-fno-lto",
         "-g",
     ),
 )
