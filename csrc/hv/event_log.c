@@ -201,6 +201,10 @@ static void update_wanted(struct hv *hv)
     if (atomic_load(&log->system))
         wanted |= AUDITED;
     atomic_store(&hv->events_wanted, wanted);
+    if (wanted & HV_EVENT_MASK(Profiler)) /* TLFS 23.3: it runs while its events are wanted */
+        hv_profiler_start(hv);
+    else
+        hv_profiler_stop(hv);
 }
 
 void hv_event_log_update_wanted(struct hv *hv)

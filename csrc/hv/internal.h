@@ -829,8 +829,6 @@ bool hv_pm_timer_read(struct hv_vp *vp, const struct hv_io_access *io, uint32_t 
 void hv_profiler_expired(struct hv *hv, unsigned lp);
 void hv_profiler_reset(struct hv *hv);
 bool hv_profiler_is_possible(const struct hv *hv); /* what it is configured to */
-/* A sample of what the LP executes: where an event log takes it. No core lock held. */
-void hv_profiler_sample(struct hv *hv, unsigned lp, hv_partition_id partition, hv_vp_index vp);
 
 /*
  * debug.c: the session of an active partition that has the Debugging privilege (TLFS 20.1.1); structure lock held for

@@ -7,6 +7,7 @@
  * not looked at. An emulator has no misses of caches and no mispredicted branches that would say anything of the guest,
  * so these sources are refused as invalid values.
  */
+#include "event_log.h"
 #include "internal.h"
 
 #include <string.h>
@@ -96,32 +97,29 @@ void hv_profiler_reset(struct hv *hv)
     hv->profiler.period = 0;
 }
 
+/* What the LP executes; its lock is held. This is not the LP's own thread, so the event is in none of its buffers. */
+static void sample(struct hv *hv, struct hv_lp *lp)
+{
+    const struct hv_vp *vp = lp->running;
+    const struct hv_partition *partition = vp->partition;
+
+    if (!partition)
+        return;
+    atomic_fetch_add_explicit(&lp->profiler_samples, 1, memory_order_relaxed);
+    HV_LOG_AT(hv, NULL, HV_EVENT_NO_LP, SCH_PROFILER_SAMPLE, partition->id, vp->handle, atomic_load(&vp->tsc_offset));
+}
+
 void hv_profiler_expired(struct hv *hv, unsigned lp)
 {
     struct hv_lp *self = &hv->lps[lp];
-    hv_partition_id partition = HV_PARTITION_ID_INVALID;
-    hv_vp_index index = 0;
 
     if (!atomic_load(&hv->profiler.running))
         return;
     hv_scheduler_lock_take(&self->lock);
-    if (self->running) {
-        const struct hv_partition *owner = self->running->partition;
-
-        partition = owner ? owner->id : HV_PARTITION_ID_INVALID;
-        index = self->running->index;
-    }
+    if (self->running)
+        sample(hv, self);
     hv_scheduler_lock_drop(&self->lock);
-    if (partition != HV_PARTITION_ID_INVALID)
-        hv_profiler_sample(hv, lp, partition, index);
     set_timer(hv, lp, next_sample(hv));
-}
-
-void hv_profiler_sample(struct hv *hv, unsigned lp, hv_partition_id partition, hv_vp_index vp)
-{
-    (void)partition;
-    (void)vp;
-    atomic_fetch_add_explicit(&hv->lps[lp].profiler_samples, 1, memory_order_relaxed);
 }
 
 uint64_t hv_profiler_get_samples(const struct hv *hv, unsigned lp)

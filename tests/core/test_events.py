@@ -21,6 +21,7 @@ GROUPS = {group.name: group for group in tables.event_groups(TABLES)}
 ALL = sum(1 << group.bit for group in GROUPS.values())
 RIP = 0xFFFFFFFF81000000
 NOBODY = 0xFFFFFFFF
+PERIOD = 2_560_000
 
 
 class Stage:
@@ -336,6 +337,19 @@ def timer(s: Stage) -> tuple[int, ...]:
     return (1,)
 
 
+def profiler_sample(s: Stage) -> tuple[int, ...]:
+    """TLFS 23.3: of the LP that executes something, while the log wants samples."""
+    profile = struct.pack("<IIIIQ", 0, 0, 1, 0, PERIOD).ljust(72 if s.root.generation == "current" else 24, b"\0")
+    s.machine.events_stop()
+    assert s.root.status(0x006F, profile) == Status.SUCCESS
+    s.machine.set_waits(1, True)
+    assert s.machine.schedule(0)[0] == 0
+    assert s.machine.schedule(1)[0] is None
+    assert s.machine.events_start(ALL) == Progress.DONE
+    s.machine.advance_tsc(PERIOD)
+    return ROOT_ID, 0, 0
+
+
 CASES: list[tuple[str, Callable[[Stage], tuple[int, ...]]]] = [
     ("HC_HYPERCALL", hypercall),
     ("HYPERCALL_END", hypercall_end),
@@ -370,6 +384,7 @@ CASES: list[tuple[str, Callable[[Stage], tuple[int, ...]]]] = [
     ("AM_GVA_SHRINK_VIRTUAL_TLB", shrink_tlb),
     ("AM_GVA_FLUSH_VIRTUAL_TLB", flush_tlb),
     ("SCH_CONTEXT_SWITCH", context_switch),
+    ("SCH_PROFILER_SAMPLE", profiler_sample),
     ("VP_PREEMPTED", preempted),
     ("INTERCEPT_BEGIN", intercept),
     ("INTERCEPT_RESUME", resume),
