@@ -581,9 +581,7 @@ def test_initial_state(generation: str) -> None:
     """TLFS 10.1.5, 10.1.6, 10.4.1: identity, boot processor, processor reset."""
     parent = Parent(generation, child_vps=3)
     for index in range(3):
-        read = {
-            name: parent.get_register(parent.child, index, name) for name in Register if name not in LATER
-        }
+        read = {name: parent.get_register(parent.child, index, name) for name in Register if name not in LATER}
         assert (read[Register.VpIndex], read[Register.InitialApicId]) == (index, index)
         assert read[Register.ApicBase] == 0xFEE00800 | (0x100 if index == 0 else 0)
         assert (read[Register.ExplicitSuspend], read[Register.InterceptSuspend]) == (1, 0)
