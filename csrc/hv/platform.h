@@ -64,7 +64,8 @@ struct hv_gva_range {
  * Platform timers of a VP: its synthetic timers 0..3, one that retries the delivery of messages (TLFS 14.2.4), a
  * child's local APIC timer, the periodic timer assist (VP 0 of a child, TLFS 15.1.5), the inspection of monitor pages
  * (VP 0 of the root, TLFS 14.5), messages of the event log (the same VP, TLFS 19.1.10), the profiler (VPs of the root,
- * TLFS 23.3), what fault injection holds back, and times in statistics pages (VP 0 of the machine's partition, TLFS 21).
+ * TLFS 23.3), what fault injection holds back, and times in statistics pages (VP 0 of the machine's partition, TLFS
+ * 21).
  */
 #define HV_VP_TIMER_MESSAGE_RETRY 4
 #define HV_VP_TIMER_APIC 5

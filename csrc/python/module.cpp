@@ -47,14 +47,12 @@ static py::object member(const char *type, unsigned value)
     return py::module_::import("qemu_hv._core").attr(type)(value);
 }
 
-static std::unique_ptr<Machine> make_machine(const std::string &generation, uint32_t vps, uint64_t memory,
-                                             uint64_t tsc_frequency, uint64_t apic_frequency,
-                                             std::optional<uint64_t> privileges, std::optional<uint32_t> features,
-                                             std::optional<uint32_t> recommendations,
-                                             std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
-                                             const std::string &hypercall_code, bool root,
-                                             std::optional<std::array<uint64_t, 3>> processor, bool debugging,
-                                             bool fewer_intercepts)
+static std::unique_ptr<Machine>
+make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint64_t tsc_frequency,
+             uint64_t apic_frequency, std::optional<uint64_t> privileges, std::optional<uint32_t> features,
+             std::optional<uint32_t> recommendations, std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
+             const std::string &hypercall_code, bool root, std::optional<std::array<uint64_t, 3>> processor,
+             bool debugging, bool fewer_intercepts)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));

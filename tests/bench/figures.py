@@ -6,7 +6,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .samples import NO_COUNTERS, NO_INJECTION, OBJECT, PATCHED, ROOT, STOCK, Ratio, Samples, Spread, ratio_of, spread_of
+from .samples import (
+    NO_COUNTERS,
+    NO_INJECTION,
+    OBJECT,
+    PATCHED,
+    ROOT,
+    STOCK,
+    Ratio,
+    Samples,
+    Spread,
+    ratio_of,
+    spread_of,
+)
 
 __all__ = ["ALSO", "FIGURES", "Figure", "Result", "evaluate"]
 

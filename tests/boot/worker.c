@@ -274,6 +274,7 @@ int main(int argc, char **argv)
         return checksum();
     if (argc == 5 && strcmp(command, "kexec") == 0)
         return kexec(argv[2], argv[3], argv[4]);
-    fprintf(stderr, "usage: worker clock | shootdown ROUNDS [PAGES] | watch | checksum | kexec KERNEL INITRD ARGUMENTS\n");
+    fprintf(stderr,
+            "usage: worker clock | shootdown ROUNDS [PAGES] | watch | checksum | kexec KERNEL INITRD ARGUMENTS\n");
     return 2;
 }

@@ -101,7 +101,8 @@ class Page:
 
     def groups(self) -> dict[int, tuple[int, list[int]]]:
         """Version and counters by group ID, as TLFS 21.1.3 says how to find them."""
-        data, at, found = self.bytes(), 0, {}
+        data, at = self.bytes(), 0
+        found: dict[int, tuple[int, list[int]]] = {}
         while True:
             group, version, length = struct.unpack_from("<HIH", data, at)
             if (version, length) == (0, 0):
