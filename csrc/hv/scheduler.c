@@ -878,6 +878,7 @@ bool hv_scheduler_init(struct hv *hv)
 {
     uint64_t now = hv_sample_tsc(hv);
 
+    hv_this_lp = 0;
     hv->slice_length = hv->config.tsc_frequency / SLICES_PER_SECOND;
     hv->lps = calloc(hv->config.vp_count, sizeof(*hv->lps));
     if (!hv->lps)
@@ -1038,6 +1039,8 @@ static void lp_restored(struct hv *hv, struct hv_lp *lp, uint64_t now)
 void hv_scheduler_restored(struct hv *hv)
 {
     uint64_t now = hv_sample_tsc(hv);
+
+    hv_this_lp = 0; /* no VP runs */
 
     hv->slice_length = hv->config.tsc_frequency / SLICES_PER_SECOND;
     for (unsigned i = 0; i < hv->lp_count; i++)

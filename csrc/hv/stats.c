@@ -198,11 +198,11 @@ void hv_stats_accepted(struct hv_vp *vp, uint8_t vector)
 
 void hv_stats_ipi(struct hv *hv, unsigned to)
 {
-    if (hv_this_lp == to + 1)
+    /* Whoever is no processor, such as a timer's thread, sends no IPIs. */
+    if (hv_this_lp == 0 || hv_this_lp > hv->lp_count || hv_this_lp == to + 1)
         return;
     HV_COUNT_LP_SHARED(&hv->lps[to], InterProcessorInterrupts);
-    if (hv_this_lp)
-        HV_COUNT_LP_SHARED(&hv->lps[hv_this_lp - 1], InterProcessorInterruptsSent);
+    HV_COUNT_LP_SHARED(&hv->lps[hv_this_lp - 1], InterProcessorInterruptsSent);
 }
 
 /* -- Times -- */
@@ -716,11 +716,10 @@ static void state_of(struct hv_stream *s, struct hv *hv, const struct target *ow
         uint64_t *counter = find_counter(hv, target->stats, target->type, row);
         uint64_t value = counter ? *counter : 0;
 
-        if (!counter)
+        if (!counter || hv_stats_rows[row].kind == HV_STATS_LEVEL) /* levels follow from the rest of the state */
             continue;
         hv_stream_u64(s, &value);
-        if (hv_stats_rows[row].kind != HV_STATS_LEVEL) /* those follow from the rest of the state */
-            hv_counter_set(counter, value);
+        hv_counter_set(counter, value);
     }
     if (own)
         state_mapping(s, own->viewer, own->mapping);

@@ -648,8 +648,12 @@ def test_lp_counters(root: Root) -> None:
     assert (watch.moved()["ProcessorHalts"], watch.moved()["C1Transitions"]) == (1, 1)
     m.timer_expired(handle, 0)
     assert watch.moved()["TimerInterrupts"] >= 1
+    m.set_waits(1 - lp, False)
+    assert m.schedule(1 - lp)[0] == 1 - lp
+    other = Watch(root, LP, index=1 - lp)
     m.set_waits(handle, False)
-    assert watch.moved()["InterProcessorInterrupts"] >= 1
+    assert watch.moved()["InterProcessorInterrupts"] == 1
+    assert other.moved()["InterProcessorInterruptsSent"] == 1
     assert m.schedule(lp)[0] == handle
     m.set_waits(lp, False)
     _, slice_end = m.schedule(lp)
