@@ -403,7 +403,7 @@ static void resume(struct hv *hv)
 /* What a refused stream may have changed and a reset leaves. */
 struct kept {
     struct hv_config config;
-    uint64_t scale, available, in_use;
+    uint64_t scale, privileges, available, in_use;
     int64_t offset;
     hv_partition_id next_id;
 };
@@ -414,6 +414,7 @@ static void keep(const struct hv *hv, struct kept *kept)
 
     kept->config = hv->config;
     kept->scale = partition->tsc_scale;
+    kept->privileges = atomic_load(&partition->privileges);
     kept->offset = partition->tsc_offset;
     kept->next_id = hv->next_partition_id;
     hv_pool_balance(partition, &kept->available, &kept->in_use);
@@ -425,6 +426,7 @@ static void put_back(struct hv *hv, const struct kept *kept)
 
     hv->config = kept->config;
     partition->tsc_scale = kept->scale;
+    atomic_store(&partition->privileges, kept->privileges);
     partition->tsc_offset = kept->offset;
     hv_properties_reset(partition);
     hv_reset(hv);

@@ -1001,6 +1001,23 @@ static void delete_all(void)
     }
 }
 
+/* Their pages are the hypervisor's as long as they are mapped. Most are not. */
+static void unmap_statistics(void)
+{
+    struct hv_in_unmap_stats_page unmap = {.type = HV_STATS_OBJECT_HYPERVISOR};
+
+    hvcall_unmap_stats_page(&unmap, NULL);
+    unmap = (struct hv_in_unmap_stats_page){.type = HV_STATS_OBJECT_PARTITION, .object = 1, .flags = HV_STATS_SELF};
+    hvcall_unmap_stats_page(&unmap, NULL);
+    for (unsigned cpu = 0; cpu < cpu_count(); cpu++) {
+        unmap =
+            (struct hv_in_unmap_stats_page){.type = HV_STATS_OBJECT_VP, .object = 1, .vp = cpu, .flags = HV_STATS_SELF};
+        hvcall_unmap_stats_page(&unmap, NULL);
+        unmap = (struct hv_in_unmap_stats_page){.type = HV_STATS_OBJECT_LOGICAL_PROCESSOR, .object = cpu};
+        hvcall_unmap_stats_page(&unmap, NULL);
+    }
+}
+
 static bool works(uintptr_t page)
 {
     volatile uint64_t *const at = (volatile uint64_t *)page;
@@ -1072,6 +1089,7 @@ void guest_main(void)
         }
     }
     delete_all();
+    unmap_statistics();
     check_pages();
     for (unsigned cpu = 0; cpu < cpu_count(); cpu++) {
         print_villain(cpu);

@@ -35,6 +35,16 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "query-hv-registers": {"partition": 2, "vp": 0},
     "hv-memory-read": {"partition": 2, "gpa": 0, "size": 1},
     "hv-interrupt-inject": {"partition": 2, "vp": 0, "vector": 32},
+    "hv-events-start": {},
+    "hv-events-stop": {},
+    "query-hv-events": {},
+    "hv-events-read": {"max": 64},
+    "hv-inject-add": {"id": "flush", "point": "hypercall", "action": "drop"},
+    "hv-inject-remove": {"id": "flush"},
+    "query-hv-injections": {},
+    "query-hv-stats": {},
+    "hv-partition-save": {"job-id": "save0", "partition": 2, "path": "nowhere"},
+    "hv-partition-restore": {"job-id": "restore0", "path": "nowhere"},
 }
 
 # QEMU's own balloon device has a name that begins as ours do.

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from guest_image import build_image
 
+from qemu_hv import cache
+
 HERE = Path(__file__).resolve().parent
+CACHE = cache.root().parent  # before the pytester's home folder takes the place of the user's
 
 pytest_plugins = ["pytester"]
 
@@ -36,6 +39,7 @@ def test_machine_of_a_failed_test_is_ended_and_shown(
     installed = request.config.pluginmanager.has_plugin("qemu_hv")
     if not installed:
         monkeypatch.setenv("PYTHONPATH", str(HERE.parents[1]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     result = pytester.runpytest_subprocess(*([] if installed else ["-p", "qemu_hv.pytest_plugin"]))
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*console of machine 0*", "ready"])

@@ -165,7 +165,7 @@ def test_system_reset(running: SyncMachine) -> None:
     wait_lines(running, LINES, len(lines(running)))
 
 
-@on_all
+@on_tcg
 def test_migration(running: SyncMachine, start_root: Start, tmp_path: Path) -> None:
     """A machine that is saved to a file goes on in another QEMU, which makes its children's processors."""
     state = tmp_path / "state"

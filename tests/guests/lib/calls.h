@@ -89,6 +89,7 @@ HVCALL_INPUT_IS(park_logical_processors);
 HVCALL_INPUT_IS(notify_long_spin_wait);
 HVCALL_INPUT_IS(deposit_memory);
 HVCALL_INPUT_IS(withdraw_memory);
+HVCALL_INPUT_IS(unmap_stats_page);
 HVCALL_INPUT_IS(get_memory_balance);
 HVCALL_OUTPUT_IS(get_memory_balance);
 HVCALL_INPUT_IS(map_gpa_pages);

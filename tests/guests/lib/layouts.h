@@ -126,6 +126,22 @@ struct hv_in_deposit_memory {
 struct hv_in_withdraw_memory {
     uint64_t partition, proximity; /* output list: u64 page numbers */
 };
+/* -- Chapter 21: statistics -- */
+
+struct hv_in_unmap_stats_page {
+    uint32_t type; /* HV_STATS_OBJECT_* */
+    uint32_t padding;
+    uint64_t object; /* index of the logical processor, or ID of the partition */
+    uint32_t vp;
+    uint16_t flags; /* HV_STATS_SELF */
+    uint8_t zero, area;
+};
+#define HV_STATS_OBJECT_HYPERVISOR 0x00001u
+#define HV_STATS_OBJECT_LOGICAL_PROCESSOR 0x00002u
+#define HV_STATS_OBJECT_PARTITION 0x10001u
+#define HV_STATS_OBJECT_VP 0x10002u
+#define HV_STATS_SELF 1u
+
 struct hv_in_save_partition_state {
     uint64_t partition;
     uint32_t flags; /* HV_SAVE_RESTORE_STATE_* */
