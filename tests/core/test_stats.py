@@ -883,7 +883,6 @@ def test_intercepts(intercepted: Intercepted) -> None:
     assert watch.moved() == {"CpuidInstructions": 1, "OtherMessages": 3, "OtherIntercepts": 1}
     m.triple_fault(vp)
     assert watch.moved() == {"CpuidInstructions": 1, "OtherMessages": 4, "OtherIntercepts": 2}
-    assert values(intercepted.root, VP, intercepted.partition)["OtherInterceptsCost"] >= 0
 
 
 def test_memory_intercepts(intercepted: Intercepted) -> None:
