@@ -279,26 +279,22 @@ static enum hv_exit parameter_fault(struct hv_vp *vp, hv_gpa gpa, unsigned acces
     return result == HV_GPA_UNMAPPED ? HV_EXIT_DONE : HV_EXIT_MC;
 }
 
-static enum hv_exit read_memory(struct hv_vp *vp, hv_gpa gpa, size_t size)
+/* `size` bytes of the input, not 0, from `offset` behind its beginning on, to their place in the scratch page. */
+static enum hv_exit read_memory(struct hv_vp *vp, hv_gpa input, size_t offset, size_t size)
 {
-    enum hv_gpa_result result = hv_read_gpa(vp, gpa, vp->input_page, size);
+    hv_gpa gpa = input + offset;
+    enum hv_gpa_result result = hv_read_gpa(vp, gpa, vp->input_page + offset, size);
 
     if (result == HV_GPA_OK)
         return HV_EXIT_DONE;
-    memset(vp->input_page, 0xFF, size);
+    memset(vp->input_page + offset, 0xFF, size);
     return parameter_fault(vp, gpa, HV_ACCESS_READ, result);
 }
 
 bool hv_call_read_tail(struct hv_call *call, size_t offset, size_t size)
 {
-    struct hv_vp *vp = call->vp;
-    hv_gpa gpa = call->input_gpa + offset;
-    enum hv_gpa_result result = size ? hv_read_gpa(vp, gpa, vp->input_page + offset, size) : HV_GPA_OK;
-
-    if (result != HV_GPA_OK) {
-        memset(vp->input_page + offset, 0xFF, size);
-        call->exit = parameter_fault(vp, gpa, HV_ACCESS_READ, result);
-    }
+    if (size)
+        call->exit = read_memory(call->vp, call->input_gpa, offset, size);
     return call->exit == HV_EXIT_DONE;
 }
 
@@ -485,7 +481,7 @@ static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_fram
     if (blocks->fast)
         read_registers(vp, frame, blocks->input_size);
     else if (blocks->input_size)
-        exit = read_memory(vp, blocks->input_gpa, blocks->input_size);
+        exit = read_memory(vp, blocks->input_gpa, 0, blocks->input_size);
     if (exit == HV_EXIT_DONE && blocks->output_size) {
         enum hv_gpa_result result = hv_lock_write_gpa(vp, blocks->output_gpa, blocks->output_size, &blocks->output);
 
@@ -499,7 +495,7 @@ static enum hv_exit fetch_parameters(struct hv_vp *vp, const struct hv_call_fram
 static struct outcome fetch_trailing_bytes(struct hv_vp *vp, const struct hv_call_blocks *blocks)
 {
     hv_gpa gpa = blocks->input_gpa + blocks->input_size;
-    enum hv_gpa_result result;
+    enum hv_exit exit;
     uint32_t count;
 
     memcpy(&count, vp->input_page + TRAILING_COUNT_OFFSET, sizeof(count));
@@ -508,11 +504,8 @@ static struct outcome fetch_trailing_bytes(struct hv_vp *vp, const struct hv_cal
         return fail(HV_STATUS_INVALID_ALIGNMENT);
     if (!count)
         return fail(HV_STATUS_SUCCESS);
-    result = hv_read_gpa(vp, gpa, vp->input_page + blocks->input_size, count);
-    if (result == HV_GPA_OK)
-        return fail(HV_STATUS_SUCCESS);
-    memset(vp->input_page + blocks->input_size, 0xFF, count);
-    return leave(parameter_fault(vp, gpa, HV_ACCESS_READ, result));
+    exit = read_memory(vp, blocks->input_gpa, blocks->input_size, count);
+    return exit == HV_EXIT_DONE ? fail(HV_STATUS_SUCCESS) : leave(exit);
 }
 
 static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
