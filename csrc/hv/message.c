@@ -136,12 +136,11 @@ static bool is_current(const struct hv_vp *vp)
 
 /* -- Registers -- */
 
-static uint64_t register64(struct hv_vp *vp, enum hv_register_name name)
-{
-    union hv_register_value value;
+enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI }; /* in the order of their register names */
 
-    vp->hv->ops->get_register(vp->hv->context, vp->handle, name, &value);
-    return value.reg64;
+static const uint64_t *gprs(const struct hv_vp *vp)
+{
+    return vp->hv->ops->gprs(vp->hv->context, vp->handle);
 }
 
 static struct hv_segment_register segment(struct hv_vp *vp, enum hv_register_name name)
@@ -162,23 +161,21 @@ static size_t instruction_bytes(struct hv_vp *vp, uint8_t bytes[16])
 #define EFER_LMA (UINT64_C(1) << 10)
 #define RFLAGS_VM (UINT64_C(1) << 17)
 #define DR7_ENABLE_BITS UINT64_C(0xFF)
-#define PENDING_INTERRUPTION UINT64_C(1)
 
 /* TLFS 16.2.3 */
-static uint16_t execution_state(struct hv_vp *vp, const struct intercept_header *header)
+static uint16_t execution_state(const struct hv_execution *execution)
 {
-    uint64_t cr0 = register64(vp, HV_REGISTER_Cr0);
     unsigned state = 0;
 
-    if (cr0 & CR0_PE)
-        state = STATE_CR0_PE | (header->rflags & RFLAGS_VM ? 3u : header->cs.selector & STATE_CPL);
-    if (cr0 & CR0_AM)
+    if (execution->cr0 & CR0_PE)
+        state = STATE_CR0_PE | (execution->rflags & RFLAGS_VM ? 3u : execution->cs.selector & STATE_CPL);
+    if (execution->cr0 & CR0_AM)
         state |= STATE_CR0_AM;
-    if (register64(vp, HV_REGISTER_Efer) & EFER_LMA)
+    if (execution->efer & EFER_LMA)
         state |= STATE_EFER_LMA;
-    if (register64(vp, HV_REGISTER_Dr7) & DR7_ENABLE_BITS)
+    if (execution->dr7 & DR7_ENABLE_BITS)
         state |= STATE_DEBUG_ACTIVE;
-    if (register64(vp, HV_REGISTER_PendingInterruption) & PENDING_INTERRUPTION)
+    if (execution->interruption_pending)
         state |= STATE_INTERRUPTION_PENDING;
     return (uint16_t)state;
 }
@@ -191,21 +188,23 @@ static uint8_t access_type(const struct hv_vp *vp, unsigned access)
 
 static void fill_header(struct hv_vp *vp, struct intercept_header *header, uint8_t length, unsigned access)
 {
+    struct hv_execution execution;
+
+    vp->hv->ops->get_execution(vp->hv->context, vp->handle, &execution);
     header->vp_index = vp->index;
     header->instruction_length = length;
     header->access_type = access_type(vp, access);
-    header->cs = segment(vp, HV_REGISTER_Cs);
-    header->rip = register64(vp, HV_REGISTER_Rip);
-    header->rflags = register64(vp, HV_REGISTER_Rflags);
-    header->execution_state = execution_state(vp, header);
+    header->execution_state = execution_state(&execution);
+    header->cs = execution.cs;
+    header->rip = execution.rip;
+    header->rflags = execution.rflags;
 }
 
 static void fill_registers(struct hv_vp *vp, struct registers *registers)
 {
     registers->ds = segment(vp, HV_REGISTER_Ds);
     registers->ss = segment(vp, HV_REGISTER_Ss);
-    for (unsigned i = 0; i < 16; i++)
-        registers->gpr[i] = register64(vp, (enum hv_register_name)(HV_REGISTER_Rax + i));
+    memcpy(registers->gpr, gprs(vp), sizeof(registers->gpr));
 }
 
 /* -- The buffer and its queue (TLFS 14.2.6) -- */
@@ -223,10 +222,11 @@ void hv_intercept_vp_remove(struct hv_vp *vp)
     hv_vp_lock_drop(&receiver->lock);
 }
 
-/* Make the buffer free, though the parent may not have read what it holds: it resumed the VP too early. */
+/* Make the buffer free, though the parent may not have read what it holds: it resumed the VP too early. `size` bytes of
+ * the payload become zero. */
 static void *begin(struct hv_vp *vp, size_t size)
 {
-    vp->intercept_began = hv_cost_begin(vp, HV_VPV_OtherIntercepts);
+    vp->intercept_began = hv_cost_begin(vp, HV_VPV_OtherMessages);
     hv_intercept_vp_remove(vp);
     memset(vp->intercept_buffer.message.payload, 0, size);
     return vp->intercept_buffer.message.payload;
@@ -405,13 +405,14 @@ enum hv_exit hv_message_memory(struct hv_vp *vp, const struct hv_memory_access *
 
 enum hv_exit hv_message_cpuid(struct hv_vp *vp, uint8_t length, const struct hv_cpuid *result)
 {
-    struct cpuid_message *message = begin(vp, sizeof(*message));
+    struct cpuid_message *message = begin(vp, 0); /* nothing of it is left out below */
+    const uint64_t *gpr = gprs(vp);
 
     fill_header(vp, &message->header, length, HV_ACCESS_EXECUTE);
-    message->rax = register64(vp, HV_REGISTER_Rax);
-    message->rcx = register64(vp, HV_REGISTER_Rcx);
-    message->rdx = register64(vp, HV_REGISTER_Rdx);
-    message->rbx = register64(vp, HV_REGISTER_Rbx);
+    message->rax = gpr[RAX];
+    message->rcx = gpr[RCX];
+    message->rdx = gpr[RDX];
+    message->rbx = gpr[RBX];
     message->default_rax = result->eax;
     message->default_rcx = result->ecx;
     message->default_rdx = result->edx;
@@ -422,24 +423,27 @@ enum hv_exit hv_message_cpuid(struct hv_vp *vp, uint8_t length, const struct hv_
 enum hv_exit hv_message_msr(struct hv_vp *vp, uint32_t index, uint8_t length, unsigned access)
 {
     struct msr_message *message = begin(vp, sizeof(*message));
+    const uint64_t *gpr = gprs(vp);
 
     fill_header(vp, &message->header, length, access);
     message->msr_number = index;
-    message->rdx = register64(vp, HV_REGISTER_Rdx);
-    message->rax = register64(vp, HV_REGISTER_Rax);
+    message->rdx = gpr[RDX];
+    message->rax = gpr[RAX];
     return suspend_and_post(vp, HV_MESSAGE_TYPE_X64MsrIntercept, sizeof(*message));
 }
 
 /* What string forms add, to emulate them with. */
 static void fill_string_io(struct hv_vp *vp, const struct hv_io_access *io, struct io_message *message)
 {
+    const uint64_t *gpr = gprs(vp);
+
     message->access_info |= IO_STRING | (io->rep ? IO_REP : 0);
     message->instruction_byte_count = (uint8_t)instruction_bytes(vp, message->instruction_bytes);
     message->ds = segment(vp, HV_REGISTER_Ds);
     message->es = segment(vp, HV_REGISTER_Es);
-    message->rcx = register64(vp, HV_REGISTER_Rcx);
-    message->rsi = register64(vp, HV_REGISTER_Rsi);
-    message->rdi = register64(vp, HV_REGISTER_Rdi);
+    message->rcx = gpr[RCX];
+    message->rsi = gpr[RSI];
+    message->rdi = gpr[RDI];
 }
 
 enum hv_exit hv_message_io(struct hv_vp *vp, const struct hv_io_access *io)
@@ -449,7 +453,7 @@ enum hv_exit hv_message_io(struct hv_vp *vp, const struct hv_io_access *io)
     fill_header(vp, &message->header, io->instruction_length, io->write ? HV_ACCESS_WRITE : HV_ACCESS_READ);
     message->port = io->port;
     message->access_info = io->size;
-    message->rax = register64(vp, HV_REGISTER_Rax);
+    message->rax = gprs(vp)[RAX];
     if (io->string)
         fill_string_io(vp, io, message);
     return suspend_and_post(vp, HV_MESSAGE_TYPE_X64IoPortIntercept, sizeof(*message));

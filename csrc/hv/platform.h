@@ -141,6 +141,13 @@ struct hv_admission {
     uint64_t page_limit; /* HV_ADMIT_PARTITION: in: HV_PAGES_UNLIMITED, out: pages it may have mapped at a time */
 };
 
+/* Of a VP as it stands at an instruction (TLFS 16.2.2, 16.2.3). */
+struct hv_execution {
+    uint64_t rip, rflags, cr0, efer, dr7;
+    struct hv_segment_register cs;
+    bool interruption_pending; /* as the register PendingInterruption says (TLFS 10.3.4) */
+};
+
 struct hv_platform_ops {
     /*
      * -- The machine's memory. Ranges lie in one page. Where the machine's partition has no second stage (role=guest),
@@ -243,12 +250,17 @@ struct hv_platform_ops {
     /* Make an LP call hv_schedule() soon, asleep or not. The same. */
     void (*kick_lp)(void *context, unsigned lp);
     /*
-     * Architectural registers (rows of registers.def kept by the platform) of a VP the caller owns. set_register()
-     * answers false for a value the processor would refuse. Privileged side effects (TLB, translation flags) included.
+     * Architectural registers (rows of registers.def kept by the platform, but for RAX to R15) of a VP the caller owns.
+     * set_register() answers false for a value the processor would refuse. Privileged side effects (TLB, translation
+     * flags) included.
      */
     void (*get_register)(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value);
     bool (*set_register)(void *context, hv_vp_handle vp, enum hv_register_name name,
                          const union hv_register_value *value);
+    /* RAX to R15 in the order of their names, of a VP the caller owns: to read and write as long as he does. */
+    uint64_t *(*gprs)(void *context, hv_vp_handle vp);
+    /* What every intercept message tells, in one piece; the same VP. */
+    void (*get_execution)(void *context, hv_vp_handle vp, struct hv_execution *execution);
     /* Of a VP the caller owns; it is set after reset_vp() and the registers. */
     void (*get_activity)(void *context, hv_vp_handle vp, struct hv_activity *activity);
     void (*set_activity)(void *context, hv_vp_handle vp, const struct hv_activity *activity);

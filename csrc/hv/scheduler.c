@@ -694,12 +694,13 @@ static void log_switch(struct hv *hv, struct hv_lp *lp)
 
 /* -- What the platform and the other chapters call -- */
 
+/* Of the time that switches take there are samples. */
 static void count_switch(struct hv_lp *lp, struct hv_vp *vp, uint64_t began)
 {
     lp->previous = vp;
+    if (HV_COUNTING && lp->stats.page[HV_LPA_ContextSwitches] % HV_COST_SAMPLE == 0)
+        lp->switch_time += HV_COST_SAMPLE * elapsed(began, hv_sample_tsc(vp->hv));
     HV_COUNT_LP(lp, ContextSwitches);
-    if (HV_COUNTING)
-        lp->switch_time += elapsed(began, hv_sample_tsc(vp->hv));
 }
 
 struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint64_t *slice)

@@ -335,12 +335,6 @@ bool hv_interrupt_deliverable(struct hv_vp *vp)
 
 static void get_core(struct hv_vp *vp, uint32_t name, union hv_register_value *value)
 {
-    uint32_t msr = synthetic_msr(name);
-
-    if (msr != NO_MSR) {
-        get_msr(vp, msr, &value->reg64);
-        return;
-    }
     switch (name) {
     case HV_REGISTER_ExplicitSuspend:
         value->reg64 = atomic_load(&vp->suspend) & HV_SUSPEND_EXPLICIT ? SUSPENDED : 0;
@@ -370,16 +364,14 @@ static void get_core(struct hv_vp *vp, uint32_t name, union hv_register_value *v
         value->reg64 = hv_lapic_get_initial_id(vp);
         break;
     default:
+        if (synthetic_msr(name) != NO_MSR)
+            get_msr(vp, synthetic_msr(name), &value->reg64);
         break;
     }
 }
 
 static bool set_core(struct hv_vp *caller, struct hv_vp *vp, uint32_t name, const union hv_register_value *value)
 {
-    uint32_t msr = synthetic_msr(name);
-
-    if (msr != NO_MSR)
-        return set_msr(vp, msr, value->reg64);
     switch (name) {
     case HV_REGISTER_ExplicitSuspend:
         return set_explicit_suspend(vp, value->reg64);
@@ -406,7 +398,7 @@ static bool set_core(struct hv_vp *caller, struct hv_vp *vp, uint32_t name, cons
     case HV_REGISTER_InitialApicId:
         return set_initial_apic_id(vp, value->reg64);
     default:
-        return false;
+        return synthetic_msr(name) != NO_MSR && set_msr(vp, synthetic_msr(name), value->reg64);
     }
 }
 
@@ -469,7 +461,15 @@ static bool is_of_machine_apic(const struct hv_vp *vp, uint32_t name)
                           name == HV_REGISTER_Tpr || name == HV_REGISTER_InitialApicId);
 }
 
-static hv_status get_register(struct hv_vp *vp, uint32_t name, union hv_register_value *value)
+/* RAX to R15, which parents read and write most: any value will do. */
+static inline uint64_t *find_gpr(struct hv_vp *vp, uint32_t name)
+{
+    uint32_t number = name - HV_REGISTER_Rax;
+
+    return number <= HV_REGISTER_R15 - HV_REGISTER_Rax ? &vp->hv->ops->gprs(vp->hv->context, vp->handle)[number] : NULL;
+}
+
+static hv_status get_other_register(struct hv_vp *vp, uint32_t name, union hv_register_value *value)
 {
     const struct register_row *row = find_row(vp->hv, name);
 
@@ -485,8 +485,19 @@ static hv_status get_register(struct hv_vp *vp, uint32_t name, union hv_register
     return HV_STATUS_SUCCESS;
 }
 
-static hv_status set_register(struct hv_vp *caller, struct hv_vp *vp, uint32_t name,
-                              const union hv_register_value *value)
+static hv_status get_register(struct hv_vp *vp, uint32_t name, union hv_register_value *value)
+{
+    const uint64_t *gpr = find_gpr(vp, name);
+
+    if (!gpr)
+        return get_other_register(vp, name, value);
+    value->reg128.low = *gpr;
+    value->reg128.high = 0;
+    return HV_STATUS_SUCCESS;
+}
+
+static hv_status set_other_register(struct hv_vp *caller, struct hv_vp *vp, uint32_t name,
+                                    const union hv_register_value *value)
 {
     const struct register_row *row = find_row(vp->hv, name);
     bool done;
@@ -498,6 +509,19 @@ static hv_status set_register(struct hv_vp *caller, struct hv_vp *vp, uint32_t n
     else
         done = set_core(caller, vp, name, value);
     return done ? HV_STATUS_SUCCESS : HV_STATUS_INVALID_PARAMETER;
+}
+
+static hv_status set_register(struct hv_vp *caller, struct hv_vp *vp, uint32_t name,
+                              const union hv_register_value *value)
+{
+    uint64_t *gpr = find_gpr(vp, name);
+
+    if (!gpr)
+        return set_other_register(caller, vp, name, value);
+    if (value->reg128.high)
+        return HV_STATUS_INVALID_PARAMETER;
+    *gpr = value->reg64;
+    return HV_STATUS_SUCCESS;
 }
 
 static unsigned last_rep(const struct hv_call *call)
@@ -602,7 +626,7 @@ static void read_registers(struct hv_stream *s, struct hv_vp *vp, uint32_t count
             return;
         if (name == HV_REGISTER_InterruptState)
             state = value;
-        else if (!row || !is_saved(row) || !set_architectural(vp, name, &value))
+        else if (!row || !is_saved(row) || set_register(vp, vp, name, &value) != HV_STATUS_SUCCESS)
             hv_stream_fail(s, "the saved state of a virtual processor has an impossible register");
     }
     /* The last one, since moving RIP ends the shadow. */

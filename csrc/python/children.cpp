@@ -135,6 +135,27 @@ struct ChildOperations {
         return true;
     }
 
+    static uint64_t *gprs(void *context, hv_vp_handle vp)
+    {
+        return machine(context).processors[std::min<hv_vp_handle>(vp, HV_MAX_VPS)].gprs.data();
+    }
+
+    static void get_execution(void *context, hv_vp_handle vp, hv_execution *execution)
+    {
+        auto value = [=](hv_register_name name) {
+            hv_register_value value;
+            get_register(context, vp, name, &value);
+            return value;
+        };
+        *execution = {value(HV_REGISTER_Rip).reg64,
+                      value(HV_REGISTER_Rflags).reg64,
+                      value(HV_REGISTER_Cr0).reg64,
+                      value(HV_REGISTER_Efer).reg64,
+                      value(HV_REGISTER_Dr7).reg64,
+                      value(HV_REGISTER_Cs).segment,
+                      (value(HV_REGISTER_PendingInterruption).reg64 & 1) != 0};
+    }
+
     static void get_activity(void *context, hv_vp_handle vp, hv_activity *activity)
     {
         const Processor &p = processor(context, vp, "get_activity");
@@ -208,6 +229,8 @@ void add_child_operations(hv_platform_ops &ops)
     ops.kick_lp = ChildOperations::kick_lp;
     ops.get_register = ChildOperations::get_register;
     ops.set_register = ChildOperations::set_register;
+    ops.gprs = ChildOperations::gprs;
+    ops.get_execution = ChildOperations::get_execution;
     ops.get_activity = ChildOperations::get_activity;
     ops.set_activity = ChildOperations::set_activity;
     ops.read_instruction = ChildOperations::read_instruction;

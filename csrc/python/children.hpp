@@ -21,7 +21,8 @@ struct Processor {
     bool waits_for_sipi = false;
     std::array<bool, HV_LINE_LINES> lines{};
     hv_activity activity{}; /* HALTED is `waits` */
-    std::map<uint32_t, hv_register_value> registers;
+    std::array<uint64_t, 16> gprs{};
+    std::map<uint32_t, hv_register_value> registers; /* all others */
     std::vector<uint8_t> code; /* what read_instruction() finds */
     std::map<uint64_t, hv_gva_translation> translations; /* by page, what translate_gva() answers */
 };

@@ -27,7 +27,11 @@ static py::object exit_of(Machine &machine, hv_exit exit)
 
 static py::int_ register_value(Machine &machine, hv_vp_handle vp, uint32_t name)
 {
-    const auto &registers = machine.processor(vp).registers;
+    const Processor &processor = machine.processor(vp);
+    if (name - HV_REGISTER_Rax < processor.gprs.size()) {
+        return processor.gprs[name - HV_REGISTER_Rax];
+    }
+    const auto &registers = processor.registers;
     auto found = registers.find(name);
     if (found == registers.end()) {
         return 0;
@@ -42,7 +46,12 @@ static void set_register_value(Machine &machine, hv_vp_handle vp, uint32_t name,
     py::int_ mask(UINT64_MAX);
     number.reg128.low = value.attr("__and__")(mask).cast<uint64_t>();
     number.reg128.high = value.attr("__rshift__")(64).attr("__and__")(mask).cast<uint64_t>();
-    machine.processor(vp).registers[name] = number;
+    Processor &processor = machine.processor(vp);
+    if (name - HV_REGISTER_Rax < processor.gprs.size()) {
+        processor.gprs[name - HV_REGISTER_Rax] = number.reg64;
+    } else {
+        processor.registers[name] = number;
+    }
 }
 
 static void add_processors(py::class_<Machine> &type)

@@ -11,6 +11,7 @@
 #include "exec/address-spaces.h"
 #include "exec/ram_addr.h"
 #include "qemu/rcu.h"
+#include "system/tcg.h"
 
 static void memory_map_changed(MemoryListener *listener)
 {
@@ -45,34 +46,54 @@ static void find_page(MicrosoftHypervisor *s, uint64_t page, struct mshv_cached_
     found->writable = memory_access_is_direct(region, true, MEMTXATTRS_UNSPECIFIED);
 }
 
-/* `scratch` is used by threads that have no cache. Called in an RCU read-side critical section. */
-static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_handle handle, hv_gpa gpa,
-                                              struct mshv_cached_page *scratch)
+/* Where a VP finds what it uses, on its own thread. Called in an RCU read-side critical section. */
+static inline const struct mshv_cached_page *look_up_own(MicrosoftHypervisor *s, struct mshv_vp *vp, hv_gpa gpa)
 {
-    struct mshv_vp *vp = mshv_vp(s, handle);
-    uint64_t page = gpa & HV_PAGE_MASK;
-    struct mshv_cached_page *entry = scratch;
+    struct mshv_cached_page *entry = &vp->pages[(gpa >> HV_PAGE_SHIFT) % MSHV_PAGE_CACHE_SIZE];
 
-    if (mshv_current_vp(s) == vp) {
-        entry = &vp->pages[(gpa >> HV_PAGE_SHIFT) % MSHV_PAGE_CACHE_SIZE];
-        if (entry->valid && entry->page == page && entry->generation == qatomic_load_acquire(&s->memory_generation))
-            return entry;
-    }
-    find_page(s, page, entry);
+    if (unlikely(!entry->valid || entry->page != (gpa & HV_PAGE_MASK) ||
+                 entry->generation != qatomic_load_acquire(&s->memory_generation)))
+        find_page(s, gpa & HV_PAGE_MASK, entry);
     return entry;
 }
 
-enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, void *buffer, size_t size)
+/* The VP if TCG executes it on this thread, which is in such a section then; or NULL. */
+static inline struct mshv_vp *executed_here(MicrosoftHypervisor *s, hv_vp_handle handle)
 {
-    struct mshv_cached_page scratch;
-    const struct mshv_cached_page *page;
+    struct mshv_vp *vp = mshv_current_vp(s);
 
-    RCU_READ_LOCK_GUARD();
-    page = look_up(context, vp, gpa, &scratch);
+    return likely(vp && vp->handle == handle && vp->running && tcg_enabled()) ? vp : NULL;
+}
+
+/* For all other threads, which `scratch` is for. Called in an RCU read-side critical section. */
+static const struct mshv_cached_page *look_up(MicrosoftHypervisor *s, hv_vp_handle handle, hv_gpa gpa,
+                                              struct mshv_cached_page *scratch)
+{
+    struct mshv_vp *vp = mshv_current_vp(s);
+
+    if (vp && vp->handle == handle)
+        return look_up_own(s, vp, gpa);
+    find_page(s, gpa & HV_PAGE_MASK, scratch);
+    return scratch;
+}
+
+static enum hv_gpa_result read_page(const struct mshv_cached_page *page, hv_gpa gpa, void *buffer, size_t size)
+{
     if (!page->host)
         return HV_GPA_UNMAPPED;
     memcpy(buffer, page->host + (gpa & ~HV_PAGE_MASK), size);
     return HV_GPA_OK;
+}
+
+enum hv_gpa_result mshv_read_gpa(void *context, hv_vp_handle handle, hv_gpa gpa, void *buffer, size_t size)
+{
+    struct mshv_vp *vp = executed_here(context, handle);
+    struct mshv_cached_page scratch;
+
+    if (vp)
+        return read_page(look_up_own(context, vp, gpa), gpa, buffer, size);
+    RCU_READ_LOCK_GUARD();
+    return read_page(look_up(context, handle, gpa, &scratch), gpa, buffer, size);
 }
 
 /*
@@ -90,14 +111,10 @@ static void note_written(const struct mshv_cached_page *page, uint8_t *host, siz
     address_space_unmap(&address_space_memory, host, size, true, size);
 }
 
-enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, const void *buffer, size_t size)
+static enum hv_gpa_result write_page(const struct mshv_cached_page *page, hv_gpa gpa, const void *buffer, size_t size)
 {
-    struct mshv_cached_page scratch;
-    const struct mshv_cached_page *page;
     uint8_t *to;
 
-    RCU_READ_LOCK_GUARD();
-    page = look_up(context, vp, gpa, &scratch);
     if (!page->host)
         return HV_GPA_UNMAPPED;
     if (!page->writable)
@@ -108,16 +125,33 @@ enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle vp, hv_gpa gpa, co
     return HV_GPA_OK;
 }
 
-enum hv_gpa_result mshv_probe_write(void *context, hv_vp_handle vp, hv_gpa gpa, size_t size)
+enum hv_gpa_result mshv_write_gpa(void *context, hv_vp_handle handle, hv_gpa gpa, const void *buffer, size_t size)
 {
+    struct mshv_vp *vp = executed_here(context, handle);
     struct mshv_cached_page scratch;
-    const struct mshv_cached_page *page;
 
+    if (vp)
+        return write_page(look_up_own(context, vp, gpa), gpa, buffer, size);
     RCU_READ_LOCK_GUARD();
-    page = look_up(context, vp, gpa, &scratch);
+    return write_page(look_up(context, handle, gpa, &scratch), gpa, buffer, size);
+}
+
+static enum hv_gpa_result probe_page(const struct mshv_cached_page *page)
+{
     if (!page->host)
         return HV_GPA_UNMAPPED;
     return page->writable ? HV_GPA_OK : HV_GPA_NO_ACCESS;
+}
+
+enum hv_gpa_result mshv_probe_write(void *context, hv_vp_handle handle, hv_gpa gpa, size_t size)
+{
+    struct mshv_vp *vp = executed_here(context, handle);
+    struct mshv_cached_page scratch;
+
+    if (vp)
+        return probe_page(look_up_own(context, vp, gpa));
+    RCU_READ_LOCK_GUARD();
+    return probe_page(look_up(context, handle, gpa, &scratch));
 }
 
 uint64_t mshv_memory_pages(void *context, hv_gpa gpa, uint64_t most)

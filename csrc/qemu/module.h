@@ -369,6 +369,8 @@ void mshv_set_stats_hooks(X86HypervisorClass *hooks);
 void mshv_get_register(void *context, hv_vp_handle vp, enum hv_register_name name, union hv_register_value *value);
 bool mshv_set_register(void *context, hv_vp_handle vp, enum hv_register_name name,
                        const union hv_register_value *value);
+uint64_t *mshv_gprs(void *context, hv_vp_handle vp);
+void mshv_get_execution(void *context, hv_vp_handle vp, struct hv_execution *execution);
 /* Whether what a parent has set makes a state that the processor can execute with (TLFS 10.1.2). */
 bool mshv_registers_agree(struct mshv_vp *vp);
 

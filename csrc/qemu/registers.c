@@ -482,6 +482,30 @@ static void get_other(CPUX86State *env, uint32_t name, union hv_register_value *
         get_segment(env, find_segment(env, name), &value->segment);
 }
 
+uint64_t *mshv_gprs(void *context, hv_vp_handle handle)
+{
+    struct mshv_vp *vp = mshv_vp(context, handle);
+
+    QEMU_BUILD_BUG_ON(sizeof(vp->cpu->env.regs[0]) != sizeof(uint64_t));
+    mshv_sync_registers(vp);
+    return (uint64_t *)vp->cpu->env.regs;
+}
+
+void mshv_get_execution(void *context, hv_vp_handle handle, struct hv_execution *execution)
+{
+    struct mshv_vp *vp = mshv_vp(context, handle);
+    const CPUX86State *env = &vp->cpu->env;
+
+    mshv_sync_registers(vp);
+    execution->rip = env->eip;
+    execution->rflags = get_rflags(vp);
+    execution->cr0 = env->cr[0];
+    execution->efer = env->efer;
+    execution->dr7 = env->dr[7];
+    get_segment(env, &env->segs[R_CS], &execution->cs);
+    execution->interruption_pending = env->hypervisor_event.valid;
+}
+
 void mshv_get_register(void *context, hv_vp_handle handle, enum hv_register_name name, union hv_register_value *value)
 {
     struct mshv_vp *vp = mshv_vp(context, handle);
@@ -489,10 +513,6 @@ void mshv_get_register(void *context, hv_vp_handle handle, enum hv_register_name
 
     mshv_sync_registers(vp);
     value->reg128.low = value->reg128.high = 0;
-    if (is_between(name, HV_REGISTER_Rax, HV_REGISTER_R15)) {
-        value->reg64 = env->regs[name - HV_REGISTER_Rax];
-        return;
-    }
     switch (name) {
     case HV_REGISTER_PendingInterruption:
         value->reg64 = get_pending_interruption(env);
@@ -608,10 +628,6 @@ bool mshv_set_register(void *context, hv_vp_handle handle, enum hv_register_name
 
     mshv_sync_registers(vp);
     vp->unchecked = vp->put_all = vp->child;
-    if (is_between(name, HV_REGISTER_Rax, HV_REGISTER_R15)) {
-        env->regs[name - HV_REGISTER_Rax] = value->reg64;
-        return true;
-    }
     switch (name) {
     case HV_REGISTER_PendingInterruption:
         return set_pending_interruption(env, value->reg64);

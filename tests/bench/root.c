@@ -259,12 +259,11 @@ struct exchange {
 };
 static struct exchange exchange __attribute__((aligned(4096)));
 static struct hv_message message_page[PAGE_SIZE / sizeof(struct hv_message)] __attribute__((aligned(4096)));
-static volatile bool interrupt_taken;
+volatile bool interrupt_taken;
 
-static void handle_message(struct frame *frame)
+static __attribute__((naked)) void take_interrupt(void)
 {
-    (void)frame;
-    interrupt_taken = true;
+    __asm__("movb $1, interrupt_taken; iretq");
 }
 
 static void prepare_exchange(uint64_t partition)
@@ -280,16 +279,27 @@ static void prepare_exchange(uint64_t partition)
     }
 }
 
-static void call_must(uint64_t input_value, uint64_t input, uint64_t output)
+/* What a turn does is in one function, as the nested SVM's loop is: the calls are what is measured. */
+#define IN_THE_TURN static inline __attribute__((always_inline))
+
+static uintptr_t hypercall_page;
+
+IN_THE_TURN void call_must(uint64_t input_value, uint64_t input, uint64_t output)
 {
-    unsigned status = HV_RESULT_STATUS(hv_call(input_value, input, output));
+    uint64_t result;
+    register uint64_t r8 __asm__("r8") = output;
+    __asm__ volatile("call *%[page]"
+                     : "=a"(result), "+c"(input_value), "+d"(input), "+r"(r8)
+                     : [page] "r"(hypercall_page)
+                     : "memory", "cc");
+    unsigned status = HV_RESULT_STATUS(result);
     if (status != HV_STATUS_SUCCESS) {
         guest_panic("call %llx: %s", (unsigned long long)input_value, hv_status_name(status));
     }
 }
 
 /* The message is there: read registers, answer the CPUID, resume. */
-static void answer(void)
+IN_THE_TURN void answer(void)
 {
     message_page[0].type = 0;
     call_must(hv_form_get_vp_registers.code | HV_CALL_REPS(2), (uintptr_t)&exchange.get, (uintptr_t)exchange.got);
@@ -299,7 +309,7 @@ static void answer(void)
 
 /* Interrupts are off while the root waits and works. What woke it stays requested, so the root does not sleep again:
  * it only lets the child go first. */
-static void turn_in_guest_idle(void)
+IN_THE_TURN void turn_in_guest_idle(void)
 {
     while (message_page[0].type == 0) {
         rdmsr(HV_MSR_GUEST_IDLE);
@@ -307,7 +317,7 @@ static void turn_in_guest_idle(void)
     answer();
 }
 
-static void turn_by_interrupt(void)
+IN_THE_TURN void turn_by_interrupt(void)
 {
     while (!interrupt_taken) {
         interrupts_on_halt();
@@ -325,7 +335,8 @@ static void begin_intercepts(struct worker *worker, void (*function)(struct work
     child_intercept_cpuid(&worker->child, INTERCEPTED_LEAF);
     prepare_exchange(worker->child.id);
     interrupt_taken = false;
-    interrupt_set_handler(VECTOR_MESSAGE, handle_message);
+    interrupt_set_entry(VECTOR_MESSAGE, take_interrupt);
+    hypercall_page = hv_hypercall_page();
     wrmsr(HV_MSR_SIMP, (uintptr_t)message_page | HV_MSR_ENABLE);
     wrmsr(HV_MSR_SINT0, VECTOR_MESSAGE | HV_SINT_AUTO_EOI);
     wrmsr(HV_MSR_SCONTROL, 1);
@@ -338,10 +349,11 @@ static void end_intercepts(struct worker *worker)
     interrupts_on(); /* what the child asked for last; masked, the interrupt would not be ended by itself */
     interrupts_off();
     wrmsr(HV_MSR_SINT0, HV_SINT_MASKED);
+    interrupt_set_entry(VECTOR_MESSAGE, NULL);
     message_page[0].type = 0;
 }
 
-static void measure_intercept(const char *name, void (*turn)(void))
+IN_THE_TURN void measure_intercept(const char *name, void (*turn)(void))
 {
     if (!wanted(name)) {
         return;

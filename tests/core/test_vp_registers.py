@@ -435,7 +435,7 @@ def test_write_only(parent: Parent, name: Register) -> None:
     assert value(parent, name) == 0
 
 
-@pytest.mark.parametrize("name", [Register.Rax, Register.Cr3, Register.Cs, Register.Xmm0, Register.Efer])
+@pytest.mark.parametrize("name", [Register.Rip, Register.Cr3, Register.Cs, Register.Xmm0, Register.Efer])
 def test_processor_refuses(parent: Parent, name: Register) -> None:
     """TLFS 10.1.2: what only the processor knows to be wrong may be told at once."""
     parent.machine.refuse_register(name)

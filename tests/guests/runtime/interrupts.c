@@ -160,16 +160,21 @@ struct fault user_run(uintptr_t ip, const struct user_registers *registers)
     return fault;
 }
 
+void interrupt_set_entry(uint8_t vector, void (*entry)(void))
+{
+    uintptr_t ip = entry ? (uintptr_t)entry : (uintptr_t)guest_vectors + vector * VECTOR_STRIDE;
+    gates[vector] = (struct gate){
+        .offset_low = (uint16_t)ip,
+        .selector = GUEST_BITS == 64 ? GUEST_CS64 : GUEST_CS32,
+        .type = vector == VECTOR_BP ? GATE_INTERRUPT | GATE_CPL3 : GATE_INTERRUPT,
+        .offset_middle = (uint16_t)(ip >> 16),
+    };
+}
+
 void interrupts_init(void)
 {
     for (unsigned i = 0; i < 256; i++) {
-        uintptr_t entry = (uintptr_t)guest_vectors + i * VECTOR_STRIDE;
-        gates[i] = (struct gate){
-            .offset_low = (uint16_t)entry,
-            .selector = GUEST_BITS == 64 ? GUEST_CS64 : GUEST_CS32,
-            .type = i == VECTOR_BP ? GATE_INTERRUPT | GATE_CPL3 : GATE_INTERRUPT,
-            .offset_middle = (uint16_t)(entry >> 16),
-        };
+        interrupt_set_entry((uint8_t)i, NULL);
     }
 }
 

@@ -39,6 +39,8 @@ struct frame {
 typedef void interrupt_handler(struct frame *frame);
 /* NULL takes the handler away. For all CPUs. Returns the previous one. */
 interrupt_handler *interrupt_set_handler(uint8_t vector, interrupt_handler *handler);
+/* `entry` is code that ends with IRET and gets the interrupt without anything of the runtime; NULL: as before. */
+void interrupt_set_entry(uint8_t vector, void (*entry)(void));
 /* How often the vector came to this CPU since the check began, handled or not. */
 unsigned interrupt_count(unsigned cpu, uint8_t vector);
 /* Handler that only counts (interrupt_count()) and ends the interrupt by the local APIC. */
