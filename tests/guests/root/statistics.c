@@ -410,3 +410,353 @@ CHECK(events, "J.4.2: each kind of event moves its counters, and no others")
         ram_free_all();
     }
 }
+
+/* -- A child's calls -- */
+
+static const struct {
+    uint64_t input; /* refused or not, they are counted */
+    uint8_t counter;
+} calls[] = {
+    {0x004B, HV_VPV_GpaSpaceHypercalls}, /* HvMapGpaPages */
+    {0x0009 | HV_CALL_FAST, HV_VPV_LogicalProcessorHypercalls}, /* HvParkLogicalProcessors */
+    {HV_NOTIFY_LONG_SPIN_WAIT | HV_CALL_FAST, HV_VPV_LongSpinWaitHypercalls},
+    {HV_GET_PARTITION_ID, HV_VPV_OtherHypercalls},
+    {HV_SIGNAL_EVENT | HV_CALL_FAST, HV_VPV_SyntheticInterruptHypercalls},
+    {0x0056 | HV_CALL_FAST, HV_VPV_VirtualInterruptHypercalls}, /* HvClearVirtualInterrupt */
+    {0x0052, HV_VPV_VirtualMmuHypercalls}, /* HvTranslateVirtualAddress */
+    {0x0050, HV_VPV_VirtualProcessorHypercalls}, /* HvGetVpRegisters */
+    {0x7FFF, HV_VPV_OtherHypercalls},
+};
+
+/* The child calls TIMES times with this input value; what it points to is at DATA_GPA. */
+static void count_calls(const char *what, uint64_t input, const struct move *moves, unsigned count)
+{
+    PUT64(0, call);
+    set(HV_REGISTER_Rsp, STACK_GPA);
+    set(HV_REGISTER_Rbx, input);
+    child_resume(&child, 0);
+    measure(what, NULL, moves, count);
+}
+
+static void begin_calls(void)
+{
+    begin_counting();
+    set(HV_REGISTER_GuestOsId, 1);
+    set(HV_REGISTER_Hypercall, HYPERCALL_GPA | 1);
+}
+
+CHECK(hypercalls, "J.4.2: in all, and by kind")
+{
+    begin_calls();
+    for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        struct move moves[] = {{HV_VPV_Hypercalls, TIMES}, {calls[i].counter, TIMES}};
+        count_calls("call", calls[i].input, moves, 2);
+    }
+}
+
+#define FLUSH_ALL_PROCESSORS 1u
+#define FLUSH_ALL_SPACES 2u
+#define RANGES 3u
+
+CHECK(flushes, "J.3.2, J.4.2: flushes by hypercall, of all address spaces and of one")
+{
+    begin_calls();
+    volatile uint64_t *pv = second_group(show(child_object(HV_STATS_OBJECT_PARTITION)));
+    uint64_t *data = data_at(DATA_GPA), list = HV_FLUSH_VIRTUAL_ADDRESS_LIST | HV_CALL_REPS(RANGES);
+    uint64_t before = pv[HV_PV_VirtualTlbFlushEntries];
+    struct move moves[] = {
+        {HV_VPV_Hypercalls, TIMES}, {HV_VPV_VirtualMmuHypercalls, TIMES}, {HV_VPV_AddressDomainFlushes, TIMES}};
+    data[0] = TABLES_GPA; /* any address space */
+    data[1] = FLUSH_ALL_PROCESSORS | FLUSH_ALL_SPACES;
+    count_calls("flush all", HV_FLUSH_VIRTUAL_ADDRESS_SPACE, moves, 3);
+    EXPECT_EQ(pv[HV_PV_VirtualTlbFlushEntries] - before, TIMES);
+    moves[2] = (struct move){HV_VPV_GlobalGvaRangeFlushes, TIMES * RANGES};
+    count_calls("flush ranges of all", list, moves, 3);
+    data[1] = FLUSH_ALL_PROCESSORS;
+    moves[2].counter = HV_VPV_LocalFlushedGvaRanges;
+    count_calls("flush ranges", list, moves, 3);
+    moves[2] = (struct move){HV_VPV_AddressSpaceFlushes, TIMES};
+    count_calls("flush one", HV_FLUSH_VIRTUAL_ADDRESS_SPACE, moves, 3);
+}
+
+/* -- Mean times -- */
+
+/* Where time is counted in instructions, it stands still while the hypervisor works: then nothing takes any. */
+CHECK(costs, "J.4.2: what an event costs is known as soon as there has been one", .flags = CHECK_PARALLEL)
+{
+    for (unsigned i = 0; i < sizeof(programs) / sizeof(programs[0]) && !check_failed(); i++) {
+        const struct counted *program = &programs[i];
+        begin_counting();
+        child_enter_program64(&child, 0, CODE_GPA, program->begin, program->end, TABLES_GPA);
+        set(HV_REGISTER_Rsp, STACK_GPA);
+        use_idt64();
+        if (program->prepare) {
+            program->prepare();
+        }
+        child_resume(&child, 0);
+        measure(program->what, program->meanwhile, program->moves, 8);
+        for (unsigned j = 0; program->moves[j].by; j++) {
+            unsigned cost = program->moves[j].counter + 1u;
+            EXPECT_THAT(cost > HV_VPV_PageFaultInterceptsCost || cost % 2 ||
+                            (vpv[cost] > 0 && vpv[cost] < UINT64_C(1000000000)),
+                        "%s: counter %u is %u ns", program->what, cost, (unsigned)vpv[cost]);
+        }
+        child_delete(&child);
+        ram_free_all();
+    }
+    begin_calls();
+    EXPECT_EQ(vpv[HV_VPV_HypercallsCost], 0);
+    count_calls("call", HV_GET_PARTITION_ID,
+                (const struct move[]){{HV_VPV_Hypercalls, TIMES}, {HV_VPV_OtherHypercalls, TIMES}}, 2);
+    EXPECT(vpv[HV_VPV_HypercallsCost] > 0 && vpv[HV_VPV_HypercallsCost] < UINT64_C(1000000000));
+}
+
+/* -- TLB fills, which the host decides about; at least those that no TLB can be without -- */
+
+COUNTED(touch_pages, "mov $0x100000, %ebx; " REPEAT("mov (%rbx), %al; add $0x1000, %ebx"))
+
+CHECK(tlb_fills, "J.4.2: by the guest's mappings of 2 MiB, and of none")
+{
+    begin_counting();
+    PUT64(0, touch_pages);
+    child_resume(&child, 0);
+    run_until_said();
+    uint64_t large = vpv[HV_VPV_LargePageTlbFills], tables = vpv[HV_VPV_GuestPageTableMaps];
+    go_on();
+    run_until_said();
+    EXPECT(vpv[HV_VPV_LargePageTlbFills] - large >= TIMES);
+    EXPECT(tables > 0 && vpv[HV_VPV_GuestPageTableMaps] >= tables);
+    EXPECT_EQ(vpv[HV_VPV_SmallPageTlbFills], 0);
+}
+
+/* -- A partition (J.3) -- */
+
+CHECK(partitions, "J.1.1, J.3: what a partition has")
+{
+    volatile uint64_t *hca, *pa, *pv;
+    begin(1);
+    hca = show((struct hv_in_unmap_stats_page){.type = HV_STATS_OBJECT_HYPERVISOR});
+    pa = show(child_object(HV_STATS_OBJECT_PARTITION));
+    pv = second_group(pa);
+    EXPECT_EQ(hca[HV_HCA_LogicalProcessors], cpu_count());
+    EXPECT_EQ(hca[HV_HCA_Partitions], 2);
+    EXPECT_EQ(hca[HV_HCA_VirtualProcessors], cpu_count() + 1);
+    EXPECT_EQ(pa[HV_PA_VirtualProcessors], 1);
+    EXPECT_EQ(pv[HV_PV_AddressSpaces], 1);
+    EXPECT_EQ(pv[HV_PV_GpaPages], CHILD_SIZE / PAGE_SIZE);
+    EXPECT_EQ(pv[HV_PV_VirtualTlbPages], child_get_property(&child, HV_PROPERTY_VIRTUAL_TLB_PAGES));
+    EXPECT_EQ(pv[HV_PV_RecommendedVirtualTlbSize], pv[HV_PV_VirtualTlbPages]);
+
+    uint64_t pages = hca[HV_HCA_TotalPages], deposited = pv[HV_PV_DepositedPages];
+    uint64_t changes = pv[HV_PV_GpaSpaceModifications];
+    partition_deposit(child.id, TIMES);
+    EXPECT_EQ(pv[HV_PV_DepositedPages] - deposited, TIMES);
+    EXPECT_EQ(hca[HV_HCA_TotalPages] - pages, TIMES);
+    child_add_vp(&child, 1);
+    EXPECT_EQ(pa[HV_PA_VirtualProcessors], 2);
+    EXPECT_EQ(pv[HV_PV_AddressSpaces], 2);
+    EXPECT_EQ(hca[HV_HCA_VirtualProcessors], cpu_count() + 2);
+    child_delete_vp(&child, 1);
+    EXPECT_EQ(hca[HV_HCA_VirtualProcessors], cpu_count() + 1);
+    child_map(&child, BEYOND, (uintptr_t)page_alloc(TIMES), TIMES * PAGE_SIZE, CHILD_RAM);
+    EXPECT_EQ(pv[HV_PV_GpaPages], CHILD_SIZE / PAGE_SIZE + TIMES);
+    EXPECT_EQ(pv[HV_PV_GpaSpaceModifications] - changes, TIMES);
+    child_unmap(&child, BEYOND, TIMES * PAGE_SIZE);
+    EXPECT_EQ(pv[HV_PV_GpaPages], CHILD_SIZE / PAGE_SIZE);
+    EXPECT_EQ(pv[HV_PV_GpaSpaceModifications] - changes, 2 * TIMES);
+
+    struct child other = {.privileges = CHILD_PRIVILEGES};
+    child_create(&other);
+    EXPECT_EQ(hca[HV_HCA_Partitions], 3);
+    child_delete(&other);
+    EXPECT_EQ(hca[HV_HCA_Partitions], 2);
+}
+
+#define PORT 0x21u
+#define PORT_MONITOR 3u
+
+CHECK(monitored_notifications, "J.1.1: with a port, until it is deleted")
+{
+    struct hv_port_info info = {.type = PORT_MONITOR, .monitor_address = (uintptr_t)page_alloc(1)};
+    struct hv_out_get_partition_id own;
+    begin(1);
+    volatile uint64_t *hca = show((struct hv_in_unmap_stats_page){.type = HV_STATS_OBJECT_HYPERVISOR});
+    EXPECT_EQ(hca[HV_HCA_MonitoredNotifications], 0);
+    HV_MUST(hvcall_get_partition_id(NULL, &own));
+    if (root_is_2008r2()) {
+        struct hv_in_create_port_2008r2 input = {
+            .port_partition = own.partition, .port = PORT, .connection_partition = child.id, .info = info};
+        HV_MUST(hvcall_create_port_2008r2(&input, NULL));
+    } else {
+        struct hv_in_create_port_current input = {
+            .port_partition = own.partition, .port = PORT, .connection_partition = child.id, .info = info};
+        HV_MUST(hvcall_create_port_current(&input, NULL));
+    }
+    EXPECT_EQ(hca[HV_HCA_MonitoredNotifications], 1);
+    struct hv_in_delete_port input = {.partition = own.partition, .port = PORT};
+    HV_MUST(hvcall_delete_port(&input, NULL));
+    EXPECT_EQ(hca[HV_HCA_MonitoredNotifications], 0);
+}
+
+/* -- A logical processor (J.2.1) -- */
+
+#define APIC_TICKS 1000000u /* ns */
+
+/* One interrupt of the machine's own APIC, soon. */
+static void arm_apic_timer(void)
+{
+    apic_write(APIC_TIMER_DIVIDE, 0xB);
+    apic_write(APIC_LVT_TIMER, VECTOR);
+    apic_write(APIC_TIMER_INITIAL, APIC_TICKS);
+}
+
+static void halt_until_timer(void)
+{
+    unsigned before = interrupt_count(0, VECTOR);
+    arm_apic_timer();
+    while (interrupt_count(0, VECTOR) == before) {
+        interrupts_on_halt();
+    }
+}
+
+/* The counters of the LP of this processor. */
+static volatile uint64_t *begin_lp(void)
+{
+    root_enable();
+    intercept_enable(VECTOR_MESSAGE);
+    interrupt_set_handler(VECTOR, interrupt_handle_eoi);
+    return show(lp_object(0));
+}
+
+CHECK(machine_interrupts, "J.2.1, J.4.2: the machine's interrupts, and halts")
+{
+    volatile uint64_t *lpa = begin_lp(), *own = second_group(show(root_vp));
+    uint64_t interrupts = lpa[HV_LPA_HardwareInterrupts], halts = lpa[HV_LPA_ProcessorHalts];
+    uint64_t c1 = lpa[HV_LPA_C1Transitions], external = own[HV_VPV_ExternalInterrupts];
+    for (unsigned i = 0; i < TIMES; i++) {
+        halt_until_timer();
+    }
+    EXPECT_EQ(lpa[HV_LPA_HardwareInterrupts] - interrupts, TIMES);
+    EXPECT_EQ(own[HV_VPV_ExternalInterrupts] - external, TIMES);
+    EXPECT(lpa[HV_LPA_ProcessorHalts] - halts >= TIMES);
+    EXPECT_EQ(lpa[HV_LPA_C1Transitions] - c1, lpa[HV_LPA_ProcessorHalts] - halts);
+}
+
+CHECK(power_states, "J.2.1, 6.3.2.1: idle states by their trigger registers, and the share of time in them")
+{
+    volatile uint64_t *lpa = begin_lp();
+    for (unsigned state = 0; state < 3; state++) {
+        uint64_t before = lpa[HV_LPA_C1Transitions + 2 * state];
+        for (unsigned i = 0; i < TIMES; i++) {
+            unsigned count = interrupt_count(0, VECTOR);
+            arm_apic_timer();
+            rdmsr(MSR_C1_TRIGGER + state); /* until an interrupt is requested, whether it can be taken or not */
+            interrupts_on();
+            REQUIRE(WAIT_UNTIL(interrupt_count(0, VECTOR) > count, SOON));
+            interrupts_off();
+        }
+        EXPECT_EQ(lpa[HV_LPA_C1Transitions + 2 * state] - before, TIMES);
+    }
+    clock_delay(REFRESHED);
+    EXPECT(lpa[HV_LPA_C1Time] + lpa[HV_LPA_C2Time] + lpa[HV_LPA_C3Time] <= 100);
+}
+
+CHECK(timers, "J.2.1: timers of the LP's processors that expired")
+{
+    volatile uint64_t *lpa = begin_lp();
+    uint64_t before = lpa[HV_LPA_TimerInterrupts], begun = clock_microseconds();
+    for (unsigned i = 0; i < TIMES; i++) {
+        wrmsr(HV_MSR_STIMER0_CONFIG, UINT64_C(3) << 16 | 1); /* SINT3 is masked: the message waits to be looked at */
+        wrmsr(HV_MSR_STIMER0_COUNT, rdmsr(HV_MSR_TIME_REF_COUNT) + 10000);
+        REQUIRE(WAIT_UNTIL(!(rdmsr(HV_MSR_STIMER0_CONFIG) & 1), SOON));
+    }
+    /* The pages' own refreshing is one too, every 10 ms. */
+    uint64_t refreshes = (clock_microseconds() - begun) / 10000 + 1;
+    EXPECT(lpa[HV_LPA_TimerInterrupts] - before >= TIMES);
+    EXPECT(lpa[HV_LPA_TimerInterrupts] - before <= TIMES + refreshes + TIMES);
+}
+
+COUNTED(spin, "1: pause; jmp 1b")
+
+CHECK(slices, "J.2.1, J.4.2: two processors share the LP: slices end, others run, and what stops a child is counted",
+      .max_vps = 1)
+{
+    volatile uint64_t *lpa = begin_lp();
+    begin_counting();
+    PUT64(0, spin);
+    uint64_t switches = lpa[HV_LPA_ContextSwitches], time = lpa[HV_LPA_ContextSwitchTime];
+    uint64_t ends = lpa[HV_LPA_SchedulerInterrupts], stopped = vpv[HV_VPV_ExternalInterrupts];
+    child_resume(&child, 0);
+    run_until_said();
+    EXPECT(lpa[HV_LPA_ContextSwitches] - switches >= 2); /* there and back */
+    go_on();
+    clock_delay(4 * REFRESHED);
+    EXPECT(lpa[HV_LPA_SchedulerInterrupts] - ends >= 2);
+    EXPECT(lpa[HV_LPA_ContextSwitches] - switches >= 4);
+    EXPECT(lpa[HV_LPA_ContextSwitchTime] >= time);
+    for (unsigned i = 0; i < TIMES; i++) {
+        halt_until_timer(); /* the child runs when it comes */
+    }
+    EXPECT(vpv[HV_VPV_ExternalInterrupts] - stopped >= TIMES);
+    child_suspend(&child, 0);
+}
+
+CHECK(kicks, "J.2.1: what is sent is received by another", .min_vps = 2)
+{
+    volatile uint64_t *pages[GUEST_MAX_CPUS];
+    uint64_t sent = 0, received = 0;
+    begin_lp();
+    for (unsigned i = 0; i < cpu_count(); i++) {
+        pages[i] = i ? show(lp_object(i)) : NULL;
+    }
+    HV_MUST(unmap(lp_object(0)));
+    pages[0] = show(lp_object(0));
+    begin_counting();
+    PUT64(0, spin);
+    child_resume(&child, 0);
+    run_until_said();
+    go_on();
+    for (unsigned i = 0; i < TIMES; i++) {
+        clock_delay(5000);
+        child_suspend(&child, 0); /* which runs on the other one */
+        child_resume(&child, 0);
+    }
+    child_suspend(&child, 0);
+    for (unsigned i = 0; i < cpu_count(); i++) {
+        sent += pages[i][HV_LPA_InterProcessorInterruptsSent];
+        received += pages[i][HV_LPA_InterProcessorInterrupts];
+    }
+    EXPECT(sent >= TIMES);
+    EXPECT_EQ(received, sent);
+}
+
+/* -- Times -- */
+
+CHECK(times, "J.2.1, J.4.1: times go on with the clock, and are parts of one another")
+{
+    volatile uint64_t *lpa = begin_lp(), *vpa;
+    begin_counting();
+    vpa = vpv - (root_is_2008r2() ? 3 : 6);
+    PUT64(0, spin);
+    child_resume(&child, 0);
+    run_until_said();
+    go_on();
+    uint64_t begun = rdmsr(HV_MSR_TIME_REF_COUNT), global = lpa[HV_LPA_GlobalTime], run = vpa[HV_VPA_TotalRunTime];
+    EXPECT(global <= begun);
+    clock_delay(4 * REFRESHED);
+    EXPECT(lpa[HV_LPA_GlobalTime] > global);
+    EXPECT(lpa[HV_LPA_GlobalTime] <= rdmsr(HV_MSR_TIME_REF_COUNT));
+    EXPECT(lpa[HV_LPA_TotalRunTime] <= lpa[HV_LPA_GlobalTime] + REFRESHED * 10);
+    EXPECT(lpa[HV_LPA_HypervisorRunTime] <= lpa[HV_LPA_TotalRunTime]);
+    child_suspend(&child, 0);
+    clock_delay(2 * REFRESHED);
+    uint64_t total = vpa[HV_VPA_TotalRunTime];
+    EXPECT(total > run);
+    EXPECT(total <= rdmsr(HV_MSR_TIME_REF_COUNT));
+    EXPECT_EQ(total, get(HV_REGISTER_VpRuntime));
+    EXPECT(vpa[HV_VPA_HypervisorRunTime] <= total);
+    if (!root_is_2008r2()) {
+        EXPECT_EQ(vpa[HV_VPA_NormalizedRunTime], total);
+        EXPECT(vpa[HV_VPA_IdealCpu] < cpu_count());
+    }
+}
