@@ -178,6 +178,7 @@ void hv_destroy(struct hv *hv)
         return;
     hv_calling_vp = NULL; /* no VP runs */
     atomic_store(&hv->events_wanted, 0);
+    hv_set_attention(hv, ~0u, 0);
     for (unsigned i = 0; i < HV_PARTITION_BUCKETS; i++) {
         for (struct hv_partition *p = hv->partitions[i]; p; p = p->next_in_bucket)
             hv_transfers_free(p); /* while those who pay for them are there */
@@ -266,7 +267,15 @@ void hv_reset(struct hv *hv)
     hv_show_all_overlays(partition);
 }
 
+void hv_set_attention(struct hv *hv, unsigned mask, unsigned bits)
+{
+    unsigned old = atomic_load(&hv->attention);
+
+    while (!atomic_compare_exchange_weak(&hv->attention, &old, (old & ~mask) | bits)) {
+    }
+}
+
 void hv_set_trace(struct hv *hv, bool on)
 {
-    atomic_store(&hv->trace, on);
+    hv_set_attention(hv, HV_ATTENTION_TRACE, on ? HV_ATTENTION_TRACE : 0);
 }

@@ -171,6 +171,7 @@ void hv_event_log_free(struct hv *hv)
 
 #define GROUP_BIT(symbol) (UINT64_C(1) << HV_EVENT_GROUP_##symbol)
 #define ADMINISTRATION (GROUP_BIT(ObjectManager) | GROUP_BIT(PartitionManager) | GROUP_BIT(VpManager))
+#define CALL_EVENTS (GROUP_BIT(Hypercall) | GROUP_BIT(HypercallEnds) | GROUP_BIT(InterceptManager))
 #define AUDITED (GROUP_BIT(ObjectManager) | GROUP_BIT(VpManager))
 
 enum { ORIGIN_TLFS = 1, ORIGIN_OWN = 0 };
@@ -201,6 +202,10 @@ static void update_wanted(struct hv *hv)
     if (atomic_load(&log->system))
         wanted |= AUDITED;
     atomic_store(&hv->events_wanted, wanted);
+    hv_set_attention(hv, HV_ATTENTION_CALL_EVENTS | HV_ATTENTION_MSR_EVENTS | HV_ATTENTION_MESSAGE_EVENTS,
+                     (wanted & CALL_EVENTS ? HV_ATTENTION_CALL_EVENTS : 0) |
+                         (wanted & GROUP_BIT(InterceptManager) ? HV_ATTENTION_MSR_EVENTS : 0) |
+                         (wanted & GROUP_BIT(Messages) ? HV_ATTENTION_MESSAGE_EVENTS : 0));
     if (wanted & HV_EVENT_MASK(Profiler)) /* TLFS 23.3: it runs while its events are wanted */
         hv_profiler_start(hv);
     else

@@ -455,6 +455,12 @@ static struct outcome run_handler(struct hv_vp *vp, unsigned row, uint64_t input
         .reps_done = INPUT_START(input),
         .input_gpa = blocks->input_gpa,
         .output_gpa = blocks->output_gpa,
+        /* The rest too, so that the compiler need not clear all of it first. */
+        .partition = NULL,
+        .output_tail = 0,
+        .interrupted = NULL,
+        .interrupts = {{0, 0, 0, 0}},
+        .exit = HV_EXIT_DONE,
     };
     struct outcome outcome = {.exit = HV_EXIT_DONE};
 
@@ -508,7 +514,10 @@ static struct outcome fetch_trailing_bytes(struct hv_vp *vp, const struct hv_cal
     return exit == HV_EXIT_DONE ? fail(HV_STATUS_SUCCESS) : leave(exit);
 }
 
-static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+
+static ALWAYS_INLINE struct outcome attempt(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
 {
     struct hv_partition *partition = vp->partition;
     const struct hv_hypercall_row_info *info = &hv_hypercall_rows[row];
@@ -536,6 +545,26 @@ static struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, un
             return outcome;
     }
     return run_handler(vp, row, input, &blocks);
+}
+
+/* A call that has come to its end, whatever its status. */
+static void count_call(struct hv_vp *vp, unsigned row)
+{
+    uint64_t *counters = vp->stats.release;
+
+    hv_counter_add(&vp->hypercalls[row], 1);
+    hv_counter_add(&counters[vp->hv->call_counter[row]], 1);
+    hv_counter_add(&counters[HV_VPV_Hypercalls], 1);
+}
+
+/* Counted here, where what it takes is at hand. */
+static NOINLINE struct outcome dispatch(struct hv_vp *vp, struct hv_call_frame *frame, unsigned row, uint64_t input)
+{
+    struct outcome outcome = attempt(vp, frame, row, input);
+
+    if (outcome.exit == HV_EXIT_DONE)
+        count_call(vp, row);
+    return outcome;
 }
 
 /* -- Calls that wait for a time -- */
@@ -591,6 +620,8 @@ static struct outcome dispatch_with_rules(struct hv_vp *vp, struct hv_call_frame
 {
     struct outcome outcome = ask_rules(vp, row, input);
 
+    if (outcome.exit == HV_EXIT_DONE)
+        count_call(vp, row);
     if (outcome.exit != HV_EXIT_NATIVE)
         return outcome;
     if (vp->inject_until && hv_call_waits(vp, vp->inject_until)) {
@@ -603,55 +634,69 @@ static struct outcome dispatch_with_rules(struct hv_vp *vp, struct hv_call_frame
     return outcome;
 }
 
-static enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+static NOINLINE struct outcome fail_unknown(struct hv_vp *vp)
+{
+    hv_counter_add(&vp->unknown_hypercalls, 1);
+    HV_COUNT(vp, OtherHypercalls);
+    HV_COUNT(vp, Hypercalls);
+    return fail(HV_STATUS_INVALID_HYPERCALL_CODE);
+}
+
+/* With `attention` what is not usual is seen to. */
+static ALWAYS_INLINE enum hv_exit hypercall(struct hv_vp *vp, struct hv_call_frame *frame, bool attention)
 {
     struct hv_partition *partition = vp->partition;
-    uint64_t input, result, began;
+    const struct hv *hv = partition->hv;
+    uint64_t input, result;
     unsigned code, row;
     struct outcome outcome;
 
     /* TLFS 4.5; without an enabled page there is no interface to call through. */
     if (!frame->legal || !(atomic_load_explicit(&partition->hypercall_msr, memory_order_relaxed) & HV_PAGE_MSR_ENABLE))
         return HV_EXIT_UD;
-    began = hv_cost_begin(vp, HV_VPV_Hypercalls);
     input = input_value(frame);
     code = INPUT_CODE(input);
-    row = code < HV_CALL_CODES ? partition->hv->call_row[code] : HV_NO_ROW;
+    row = code < HV_CALL_CODES ? hv->call_row[code] : HV_NO_ROW;
     if (row == HV_NO_ROW) {
-        hv_counter_add(&vp->unknown_hypercalls, 1);
-        HV_COUNT(vp, OtherHypercalls);
-        outcome = fail(HV_STATUS_INVALID_HYPERCALL_CODE);
+        outcome = fail_unknown(vp);
     } else {
-        outcome = HV_INJECTING(partition->hv, HV_INJECT_HYPERCALL) ? dispatch_with_rules(vp, frame, row, input)
-                                                                   : dispatch(vp, frame, row, input);
+        outcome = attention && HV_INJECTING(hv, HV_INJECT_HYPERCALL) ? dispatch_with_rules(vp, frame, row, input)
+                                                                     : dispatch(vp, frame, row, input);
         if (outcome.exit == HV_EXIT_RETRY) {
             set_rep_start(frame, outcome.reps_done);
             return HV_EXIT_RETRY;
         }
         if (outcome.exit != HV_EXIT_DONE)
             return outcome.exit;
-        hv_counter_add(&vp->hypercalls[row], 1);
-        hv_counter_add(&vp->stats.release[partition->hv->call_counter[row]], 1);
     }
-    HV_COUNT(vp, Hypercalls);
-    hv_cost_end(vp, HV_VPV_Hypercalls, began);
     result = (uint64_t)outcome.reps_done << 32 | outcome.status;
     set_result(frame, result);
-    if (atomic_load_explicit(&partition->hv->trace, memory_order_relaxed))
-        partition->hv->ops->trace_hypercall(partition->hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input,
-                                            result);
+    if (attention && HV_ATTENTION(hv, HV_ATTENTION_TRACE))
+        hv->ops->trace_hypercall(hv->context, vp->handle, row == HV_NO_ROW ? -1 : (int)row, input, result);
     return HV_EXIT_DONE;
 }
 
+static enum hv_exit timed_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+{
+    uint64_t began = hv_cost_begin(vp, HV_VPV_Hypercalls);
+    enum hv_exit exit = hypercall(vp, frame, true);
+
+    if (exit == HV_EXIT_DONE)
+        hv_cost_end(vp, HV_VPV_Hypercalls, began);
+    return exit;
+}
+
 /* A call that was left off, to let others go on or because it waits, is one call. */
-static __attribute__((noinline)) enum hv_exit logged_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
+static NOINLINE enum hv_exit hypercall_with_attention(struct hv_vp *vp, struct hv_call_frame *frame)
 {
     uint64_t input = input_value(frame);
     enum hv_exit exit;
 
+    if (!HV_ATTENTION(vp->hv, HV_ATTENTION_CALL_EVENTS))
+        return timed_hypercall(vp, frame);
     if (input != vp->unfinished_call)
         HV_LOG(vp, HC_HYPERCALL, hv_event_rip(vp), input);
-    exit = hypercall(vp, frame);
+    exit = timed_hypercall(vp, frame);
     vp->unfinished_call = exit == HV_EXIT_RETRY ? input_value(frame) : 0;
     if (exit != HV_EXIT_RETRY)
         HV_LOG(vp, HYPERCALL_END, input, exit == HV_EXIT_DONE ? result_of(frame) : 0, exit);
@@ -659,12 +704,13 @@ static __attribute__((noinline)) enum hv_exit logged_hypercall(struct hv_vp *vp,
     return exit;
 }
 
-#define CALL_EVENTS                                                                                                    \
-    (HV_EVENT_MASK(Hypercall) | HV_EVENT_MASK(HypercallEnds) | HV_EVENT_MASK(InterceptManager)) /* reflected ones */
+#define UNUSUAL_CALLS (HV_ATTENTION_CALL_EVENTS | HV_ATTENTION_TRACE | HV_ATTENTION_RULES(HV_INJECT_HYPERCALL))
 
 enum hv_exit hv_hypercall(struct hv_vp *vp, struct hv_call_frame *frame)
 {
-    return hv_events_are_wanted(vp->hv, CALL_EVENTS) ? logged_hypercall(vp, frame) : hypercall(vp, frame);
+    if (HV_ATTENTION(vp->hv, UNUSUAL_CALLS) || hv_cost_is_due(vp, HV_VPV_Hypercalls))
+        return hypercall_with_attention(vp, frame);
+    return hypercall(vp, frame, false);
 }
 
 /* -- Registers of this chapter -- */

@@ -3,7 +3,7 @@
  * Fault injection: rules by which what a guest asks of the hypervisor fails, is late, gets lost, comes twice or out of
  * order. Nothing of the specification; the operator tests with it how guests cope (docs/fault-injection.md).
  *
- * Where a rule may act there is one branch on hv->inject_points, which has a bit for each point that has a rule. Behind
+ * Where a rule may act there is one branch on hv->attention, which has a bit for each point that has a rule. Behind
  * it everything may cost something: rules and their counters are under one lock. What is held back is copied into
  * buffers of our own, of which there are a fixed number, and waits in a list of its VP for a platform timer; so what it
  * was copied from is free at once, and may go.
@@ -419,7 +419,7 @@ static void publish_points(struct hv *hv, const struct hv_injection *injection)
 
     for (unsigned i = 0; i < injection->count; i++)
         points |= BIT(injection->rules[i].rule.point);
-    atomic_store(&hv->inject_points, points);
+    hv_set_attention(hv, BIT(HV_INJECT_POINTS) - 1, points);
 }
 
 static const char *insert(struct hv *hv, const struct hv_inject_rule *rule)

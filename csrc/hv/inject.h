@@ -8,12 +8,7 @@
 #include "internal.h"
 
 /* Whether any rule is for this point: the only cost while there is none. */
-#ifdef HV_NO_INJECTION
-#define HV_INJECTING(hv, point) ((void)(hv), false)
-#else
-#define HV_INJECTING(hv, point)                                                                                        \
-    __builtin_expect(atomic_load_explicit(&(hv)->inject_points, memory_order_relaxed) >> (point)&1, 0)
-#endif
+#define HV_INJECTING(hv, point) HV_ATTENTION(hv, HV_ATTENTION_RULES(point))
 
 /* What a rule wants. */
 struct hv_injected {

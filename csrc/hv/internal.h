@@ -385,6 +385,22 @@ struct hv_debug_connection {
 #define HV_MAX_PARTITIONS 1024u
 #define HV_MAX_PARTITION_DEPTH 4u /* levels below the root */
 
+/*
+ * What is not as usual, in one word of the machine, so that what happens often looks once whether it is to be done with
+ * all that may belong to it. Bit n below HV_INJECT_POINTS: there is a rule of fault injection for that point.
+ */
+enum hv_attention {
+    HV_ATTENTION_TRACE = 1u << HV_INJECT_POINTS, /* hypercalls are traced */
+    HV_ATTENTION_CALL_EVENTS = HV_ATTENTION_TRACE << 1, /* somebody logs these events */
+    HV_ATTENTION_MSR_EVENTS = HV_ATTENTION_TRACE << 2,
+    HV_ATTENTION_MESSAGE_EVENTS = HV_ATTENTION_TRACE << 3,
+};
+#ifdef HV_NO_INJECTION
+#define HV_ATTENTION_RULES(point) 0u
+#else
+#define HV_ATTENTION_RULES(point) (1u << (point))
+#endif
+
 struct hv {
     /* Dispatch: made from the tables and the generation at creation. */
     uint8_t call_row[HV_CALL_CODES];
@@ -400,12 +416,11 @@ struct hv {
     uint64_t gpa_limit; /* first GPA beyond the GPA space */
     int64_t tsc_ahead; /* what RDTSC reads is ahead of read_tsc(); changes while no VP runs */
     _Atomic uint64_t translation_epoch; /* changes when any partition's second stage loses something */
-    atomic_bool trace;
-    _Atomic uint64_t events_wanted; /* groups of events that somebody logs (event_log.h) */
+    atomic_uint attention; /* HV_ATTENTION(): what is not as usual */
     atomic_uint messages_logged;
+    _Atomic uint64_t events_wanted; /* groups of events that somebody logs (event_log.h) */
     struct hv_event_log *event_log;
     struct hv_event_rings *event_rings;
-    atomic_uint inject_points; /* bit n: there is a rule for enum hv_inject_point n */
     struct hv_injection *_Atomic injection; /* inject.c; NULL until there is a rule */
 
     struct hv_structure_lock structure;
@@ -437,6 +452,12 @@ struct hv {
     uint64_t slice_length; /* TSC ticks */
     _Atomic uint64_t idle_lps[HV_VP_BANKS]; /* those that want work */
 };
+
+/* Whether any of these bits is set, which is rare. */
+#define HV_ATTENTION(hv, bits)                                                                                         \
+    __builtin_expect((atomic_load_explicit(&(hv)->attention, memory_order_relaxed) & (bits)) != 0, 0)
+/* Of the bits in `mask`, those in `bits` are set from now on. Any thread. */
+void hv_set_attention(struct hv *hv, unsigned mask, unsigned bits);
 
 static inline bool hv_has_privilege(const struct hv_partition *partition, enum hv_privilege privilege)
 {

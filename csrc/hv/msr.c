@@ -93,7 +93,10 @@ bool hv_msr_is_virtualized(const struct hv_vp *vp, uint32_t index)
            gate_is_open(vp->partition, &hv_msr_rows[vp->hv->msr_row[slot]]);
 }
 
-static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+/* With `attention` what is not usual is seen to. */
+static ALWAYS_INLINE enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value, bool attention)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
@@ -107,16 +110,17 @@ static enum hv_exit read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
         return HV_EXIT_GP;
     }
     hv_counter_add(&vp->msr_reads[row], 1);
-    exit = HV_INJECTING(hv, HV_INJECT_MSR_READ) ? hv_inject_msr(vp, HV_INJECT_MSR_READ, index) : HV_EXIT_NATIVE;
+    exit = attention && HV_INJECTING(hv, HV_INJECT_MSR_READ) ? hv_inject_msr(vp, HV_INJECT_MSR_READ, index)
+                                                             : HV_EXIT_NATIVE;
     if (exit == HV_EXIT_NATIVE)
         exit = hv->msr_read[slot](vp, index - hv_msr_rows[row].index, value);
     hv_cost_end(vp, HV_VPV_MsrAccesses, began);
     return exit;
 }
 
-static __attribute__((noinline)) enum hv_exit read_logged(struct hv_vp *vp, uint32_t index, uint64_t *value)
+static __attribute__((noinline)) enum hv_exit read_with_attention(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
-    enum hv_exit exit = read_msr(vp, index, value);
+    enum hv_exit exit = read_msr(vp, index, value, true);
 
     HV_LOG(vp, IM_MSR_READ, hv_event_rip(vp), index, exit == HV_EXIT_GP ? 0 : *value);
     hv_log_reflected(vp, exit);
@@ -125,12 +129,12 @@ static __attribute__((noinline)) enum hv_exit read_logged(struct hv_vp *vp, uint
 
 enum hv_exit hv_read_msr(struct hv_vp *vp, uint32_t index, uint64_t *value)
 {
-    if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(InterceptManager)))
-        return read_logged(vp, index, value);
-    return read_msr(vp, index, value);
+    if (HV_ATTENTION(vp->hv, HV_ATTENTION_MSR_EVENTS | HV_ATTENTION_RULES(HV_INJECT_MSR_READ)))
+        return read_with_attention(vp, index, value);
+    return read_msr(vp, index, value, false);
 }
 
-static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
+static ALWAYS_INLINE enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value, bool attention)
 {
     uint32_t slot = index - HV_MSR_FIRST;
     const struct hv *hv = vp->hv;
@@ -144,7 +148,8 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
         return HV_EXIT_GP;
     }
     hv_counter_add(&vp->msr_writes[row], 1);
-    exit = HV_INJECTING(hv, HV_INJECT_MSR_WRITE) ? hv_inject_msr(vp, HV_INJECT_MSR_WRITE, index) : HV_EXIT_NATIVE;
+    exit = attention && HV_INJECTING(hv, HV_INJECT_MSR_WRITE) ? hv_inject_msr(vp, HV_INJECT_MSR_WRITE, index)
+                                                              : HV_EXIT_NATIVE;
     hv_calling_vp = vp;
     if (exit == HV_EXIT_NATIVE)
         exit = hv->msr_write[slot](vp, index - hv_msr_rows[row].index, value);
@@ -152,21 +157,21 @@ static enum hv_exit write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
     return exit;
 }
 
-static __attribute__((noinline)) enum hv_exit write_logged(struct hv_vp *vp, uint32_t index, uint64_t value)
+static __attribute__((noinline)) enum hv_exit write_with_attention(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
     enum hv_exit exit;
 
     HV_LOG(vp, IM_MSR_WRITE, hv_event_rip(vp), index, value);
-    exit = write_msr(vp, index, value);
+    exit = write_msr(vp, index, value, true);
     hv_log_reflected(vp, exit);
     return exit;
 }
 
 enum hv_exit hv_write_msr(struct hv_vp *vp, uint32_t index, uint64_t value)
 {
-    if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(InterceptManager)))
-        return write_logged(vp, index, value);
-    return write_msr(vp, index, value);
+    if (HV_ATTENTION(vp->hv, HV_ATTENTION_MSR_EVENTS | HV_ATTENTION_RULES(HV_INJECT_MSR_WRITE)))
+        return write_with_attention(vp, index, value);
+    return write_msr(vp, index, value, false);
 }
 
 /* -- System reset (TLFS 6.3.5) -- */

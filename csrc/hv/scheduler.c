@@ -703,6 +703,14 @@ static void count_switch(struct hv_lp *lp, struct hv_vp *vp, uint64_t began)
     HV_COUNT_LP(lp, ContextSwitches);
 }
 
+/* The child's VP from which an interrupt takes the LP; its thread may have been wanted elsewhere first. */
+static struct hv_vp *interrupted_vp(struct hv_lp *lp)
+{
+    struct hv_vp *vp = lp->running ? lp->running : lp->last;
+
+    return vp && hv_vp_is_child(vp) && (vp == lp->running || is_ready(vp)) ? vp : NULL;
+}
+
 struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint64_t *slice)
 {
     struct hv_lp *lp = &hv->lps[number], *helper = NULL;
@@ -715,7 +723,7 @@ struct hv_vp *hv_schedule(struct hv *hv, unsigned number, bool interrupted, uint
     if (parked)
         evacuate(hv, lp, now);
     hv_scheduler_lock_take(&lp->lock);
-    stopped = interrupted && lp->running && hv_vp_is_child(lp->running) ? lp->running : NULL;
+    stopped = interrupted ? interrupted_vp(lp) : NULL;
     if (stopped)
         began = hv_event_begin(stopped, HV_VPV_ExternalInterrupts);
     stop(lp, now);

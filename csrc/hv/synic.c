@@ -232,7 +232,7 @@ void hv_message_enqueue_now(struct hv_vp *vp, struct hv_message_buffer *buffer, 
 {
     struct hv_message_queue *queue = &vp->queue[buffer->sint];
 
-    if (hv_events_are_wanted(vp->hv, HV_EVENT_MASK(Messages)))
+    if (HV_ATTENTION(vp->hv, HV_ATTENTION_MESSAGE_EVENTS))
         log_post(vp, buffer);
     buffer->vp = vp;
     if (!queue->head && (atomic_load(&vp->simp) & HV_PAGE_MSR_ENABLE) &&

@@ -198,6 +198,7 @@ _ROOT_PLANS: dict[str, Callable[[], list[tuple[int, Mode]]]] = {
     "registers": _root_small,
     "save": _root_small,
     "shares": _root_shares,
+    "statistics": _root_small,
     "system": _root_system,
     "time": _root_small,
     "virtual_mmu": _root_small,

@@ -15,6 +15,7 @@ from qemu_hv import freestanding
 
 __all__ = [
     "CHECK_PARALLEL",
+    "CHECK_RESETS",
     "GENERATION_2008R2",
     "GENERATION_CURRENT",
     "LOADER",
@@ -34,6 +35,7 @@ LOADER = HERE / "loader" / "child_loader.c"
 # runtime/check.h
 GENERATION_2008R2 = 0x1
 GENERATION_CURRENT = 0x2
+CHECK_RESETS = 0x1
 CHECK_PARALLEL = 0x2
 
 _CHECK_SECTION = "guest_checks"

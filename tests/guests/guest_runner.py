@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Optional, Union
 
-from guest_image import GENERATION_2008R2, GENERATION_CURRENT, LOADER, Check, Image, build_image
+from guest_image import CHECK_RESETS, GENERATION_2008R2, GENERATION_CURRENT, LOADER, Check, Image, build_image
 
 from qemu_hv import blob, resources
 from qemu_hv.qemu_binary import QemuBinary
@@ -153,6 +153,7 @@ class GuestRun:
         self._console: list[str] = []
         self._running: Optional[str] = None
         self._ended = False
+        self._was_reset = False
 
     def command(self, begin: Optional[Check], control: Optional[int] = None) -> list[str]:
         """Return QEMU's command line.
@@ -242,6 +243,7 @@ class GuestRun:
     def _run_once(self, begin: Optional[Check]) -> tuple[str, bool]:
         """Run QEMU once. Returns why it ended and whether it had to be killed for silence."""
         self._running = None
+        self._was_reset = False
         self._console = []
         ours, theirs = socket.socketpair() if self._mode.commands else (None, None)
         command = self.command(begin, theirs.fileno() if theirs else None)
@@ -281,10 +283,12 @@ class GuestRun:
             try:
                 while (line := lines.get(timeout=self._patience())) is not None:
                     self._take(line.rstrip("\n"))
+                    if self._was_reset:
+                        break
             except queue.Empty:
                 hung = True
             finally:
-                if hung:
+                if hung or self._was_reset:
                     process.kill()
                 try:
                     code = process.wait(timeout=30)
@@ -301,7 +305,9 @@ class GuestRun:
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
-        if word == "RUN":
+        if word == "GUEST" and self._running and not self._may_reset(self._running):
+            self._was_reset = True
+        elif word == "RUN":
             self._console = [] if rest != self._running else self._console
             self._running = rest
         elif word == "PASS" and rest == self._running:
@@ -315,9 +321,14 @@ class GuestRun:
             self._ended = True
         self._console.append(line)
 
+    def _may_reset(self, name: str) -> bool:
+        return any(check.name == name and check.flags & CHECK_RESETS for check in self._image.checks)
+
     def _describe_end(self, command: list[str], hung: bool, code: int, errors: str) -> str:
         if hung:
             what = f"the guest was silent for {self._silence:.0f} s"
+        elif self._was_reset:
+            what = "the machine was reset in the middle of the check"
         elif code < 0:
             what = f"QEMU was ended by signal {-code}"
         else:

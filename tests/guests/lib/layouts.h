@@ -136,6 +136,20 @@ struct hv_in_unmap_stats_page {
     uint16_t flags; /* HV_STATS_SELF */
     uint8_t zero, area;
 };
+struct hv_in_map_stats_page_2008r2 {
+    struct hv_in_unmap_stats_page object;
+    uint64_t page; /* where it is to be seen */
+};
+struct hv_in_map_stats_page_current {
+    struct hv_in_unmap_stats_page object;
+};
+struct hv_out_map_stats_page_current {
+    uint64_t page; /* of the root's pool */
+};
+struct hv_in_map_stats_page2_current {
+    struct hv_in_unmap_stats_page object;
+    uint64_t page;
+};
 #define HV_STATS_OBJECT_HYPERVISOR 0x00001u
 #define HV_STATS_OBJECT_LOGICAL_PROCESSOR 0x00002u
 #define HV_STATS_OBJECT_PARTITION 0x10001u

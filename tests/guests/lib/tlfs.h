@@ -38,6 +38,15 @@ enum hv_message_type {
 #undef HV_MESSAGE_TYPE_ROW
 };
 
+/* HV_VPV_Hypercalls and so on: indices in a group of counters (TLFS appendix J) */
+enum hv_stats_counter {
+#define HV_STATS_GROUP_ROW(...)
+#define HV_STATS_ROW(group, index, symbol, ...) HV_##group##_##symbol = (index),
+#include "stats_counters.def"
+#undef HV_STATS_ROW
+#undef HV_STATS_GROUP_ROW
+};
+
 /* -- HvInstallIntercept (TLFS 9.2) -- */
 #define HV_INTERCEPT_IO_PORT 0u
 #define HV_INTERCEPT_MSR 1u
