@@ -8,6 +8,7 @@ import asyncio
 from pathlib import Path
 
 from . import save_jobs
+from .progress import track
 from .qmp_session import add_address_argument, address_of, open_session
 
 __all__ = ["add_arguments", "execute"]
@@ -28,5 +29,8 @@ def execute(args: argparse.Namespace) -> int:
 
 async def _run(address: str, args: argparse.Namespace) -> None:
     async with open_session(address) as session:
-        partition = await save_jobs.restore(session, args.file, pause=args.pause)
+        with track(f"restoring {args.file.name}, MiB", only_bar=True) as bar:
+            partition = await save_jobs.restore(
+                session, args.file, pause=args.pause, report=lambda done, total: bar.update(done >> 20, total >> 20)
+            )
     print(f"partition {partition} is there{', paused' if args.pause else ' and goes on'}")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from . import save_jobs
+from .progress import track
 from .qmp_session import add_address_argument, address_of, open_session
 
 __all__ = ["add_arguments", "execute"]
@@ -32,7 +33,10 @@ def execute(args: argparse.Namespace) -> int:
 async def _run(address: str, args: argparse.Namespace) -> None:
     started = time.monotonic()
     async with open_session(address) as session:
-        info = await save_jobs.save(session, args.id, args.file)
+        with track(f"saving partition {args.id}, MiB", only_bar=True) as bar:
+            info = await save_jobs.save(
+                session, args.id, args.file, lambda done, total: bar.update(done >> 20, total >> 20)
+            )
     took = time.monotonic() - started
     memory, size = info["pages"] * _PAGE, args.file.stat().st_size
     print(
