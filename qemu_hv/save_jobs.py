@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
 from .errors import UserError
 from .policy import save_restore
 from .policy.save_restore import Report
-from .qmp_session import QmpSession
+from .qmp_session import QmpSession, open_session
 
-__all__ = ["restore", "save"]
+__all__ = ["restore", "run", "save"]
 
 _POLL_SECONDS = 0.005
 _T = TypeVar("_T")
@@ -46,12 +49,18 @@ async def _concluded(session: QmpSession, job: str, report: Report) -> Optional[
 async def _run_job(session: QmpSession, command: str, report: Report, **arguments: object) -> None:
     """Run a job to its end. One that nobody waits for any more is cancelled, and has ended too."""
     job = f"qemu-hv-{os.getpid()}-{time.monotonic_ns()}"
-    await session.execute(command, job_id=job, **arguments)
+
+    async def run() -> Optional[str]:
+        await session.execute(command, job_id=job, **arguments)
+        return await _concluded(session, job, report)
+
+    running = asyncio.ensure_future(run())
     try:
-        error = await _concluded(session, job, report)
+        error = await asyncio.shield(running)
     except asyncio.CancelledError:
-        await session.execute("job-cancel", id=job)
-        await _concluded(session, job, _unheard)
+        with contextlib.suppress(UserError):  # it has ended just now
+            await session.execute("job-cancel", id=job)
+        await asyncio.gather(running, return_exceptions=True)
         raise
     if error is not None:
         raise UserError(error)
@@ -71,8 +80,32 @@ async def _in_thread(work: Callable[[Report], _T], report: Report) -> _T:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         ended.set()
-        await asyncio.wait([future])
+        await asyncio.gather(future, return_exceptions=True)
         raise
+
+
+def run(address: str, work: Callable[[QmpSession], Coroutine[Any, Any, _T]]) -> _T:
+    """Do work with the machine at an address. Ctrl-C cancels the work alone, not the connection that its end needs.
+
+    Raises:
+        UserError: nothing answers there, or the work failed.
+        KeyboardInterrupt: it was cancelled so, and has ended.
+    """
+
+    async def main() -> Optional[tuple[_T]]:
+        async with open_session(address) as session:
+            task = asyncio.ensure_future(work(session))
+            # It stays, and does nothing, while the connection is closed.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+            try:
+                return (await task,)
+            except asyncio.CancelledError:
+                return None
+
+    result = asyncio.run(main())
+    if result is None:
+        raise KeyboardInterrupt
+    return result[0]
 
 
 async def save(session: QmpSession, partition: int, path: Path, report: Report = _unheard) -> dict[str, Any]:

@@ -264,6 +264,23 @@ static bool get_room(struct mshv_image_writer *w, uint64_t contents, Error **err
     return true;
 }
 
+/* Opening a FIFO would wait for its other end, which nobody could put an end to. */
+static int open_file(const struct mshv_channel *channel, int flags, Error **errp)
+{
+    int fd = open(channel->path, flags | O_NONBLOCK | O_CLOEXEC, 0600);
+    struct stat about;
+
+    if (fd < 0) {
+        error_setg_errno(errp, errno, "cannot open '%s'", channel->path);
+        return -1;
+    }
+    if (fstat(fd, &about) == 0 && S_ISREG(about.st_mode))
+        return fd;
+    error_setg(errp, "'%s' is no ordinary file", channel->path);
+    close(fd);
+    return -1;
+}
+
 struct mshv_image_writer *mshv_image_create(struct mshv_child_image *image, uint64_t pages, uint64_t contents,
                                             const struct mshv_channel *channel, Error **errp)
 {
@@ -273,9 +290,7 @@ struct mshv_image_writer *mshv_image_create(struct mshv_child_image *image, uint
     qemu_mutex_init(&w->lock);
     qemu_cond_init(&w->changed);
     qemu_thread_create(&w->thread, "hv-save", write_pieces, w, QEMU_THREAD_JOINABLE);
-    w->fd = open(channel->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (w->fd < 0)
-        error_setg_errno(errp, errno, "cannot open '%s'", channel->path);
+    w->fd = open_file(channel, O_RDWR | O_CREAT | O_TRUNC, errp);
     if (w->fd >= 0 && get_memory(w, errp) && get_room(w, contents, errp))
         return w;
     mshv_image_close(w);
@@ -447,13 +462,11 @@ static bool read_parts(struct mshv_child_image *image, uint64_t most_pages, stru
 bool mshv_image_read(struct mshv_child_image *image, uint64_t most_pages, const struct mshv_channel *channel,
                      Error **errp)
 {
-    struct reader r = {.fd = open(channel->path, O_RDONLY | O_CLOEXEC), .channel = channel};
+    struct reader r = {.fd = open_file(channel, O_RDONLY, errp), .channel = channel};
     bool done;
 
-    if (r.fd < 0) {
-        error_setg_errno(errp, errno, "cannot open '%s'", channel->path);
+    if (r.fd < 0)
         return false;
-    }
     done = read_parts(image, most_pages, &r, errp);
     close(r.fd);
     return done;

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,10 @@ def test_jobs(root: SyncMachine, tmp_path: Path) -> None:
         root.execute("hv-partition-restore", {"job-id": "c", "path": str(path)})
         assert wait_for_job(root, "c")["error"]
         assert runs(root)
+    os.mkfifo(tmp_path / "fifo")
+    for command, arguments in (("hv-partition-save", {"partition": child}), ("hv-partition-restore", {})):
+        root.execute(command, {"job-id": "e", "path": str(tmp_path / "fifo"), **arguments})
+        assert "is no ordinary file" in wait_for_job(root, "e")["error"]
     with pytest.raises(CommandFailed, match="no child partition 99"):
         root.execute("hv-partition-save", {"job-id": "d", "partition": 99, "path": str(path)})
 
