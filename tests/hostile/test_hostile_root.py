@@ -28,8 +28,8 @@ END_TIMEOUT = 60.0  # seconds that the guest may run over its time
 SILENCE = 30.0  # seconds that it may say nothing
 STANDSTILL = 5  # lines of the guest, one a second, in which a VP may do nothing
 
-ACTIONS = "call build start registers interrupt messages remap memory synic delete idle".split()
-SELDOM = {"delete", "idle", "synic"}
+ACTIONS = "call build start registers interrupt messages remap memory transfer synic delete idle".split()
+SELDOM = {"delete", "idle", "synic", "transfer"}
 FEWEST_ACTIONS = 5  # per VP and second: a guest that does less is stuck
 
 

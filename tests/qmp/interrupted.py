@@ -48,6 +48,6 @@ async def stepwise_in_thread(work: Any, report: Report) -> Any:
     return await in_thread(work, told)
 
 
-with mock.patch.object(QmpSession, "execute", stepwise_execute):
-    with mock.patch.object(save_jobs, "_in_thread", stepwise_in_thread):
-        sys.exit(cli.main(sys.argv[4:]))
+mock.patch.object(QmpSession, "execute", stepwise_execute).start()
+mock.patch.object(save_jobs, "_in_thread", stepwise_in_thread).start()
+sys.exit(cli.main(sys.argv[4:]))
