@@ -59,6 +59,7 @@ static const uint8_t weights[ACTIONS] = {
 struct villain {
     struct caller caller;
     volatile uint64_t actions[ACTIONS];
+    uint64_t restored; /* streams that were accepted */
     volatile uint64_t messages, faults[FAULTS];
     uint64_t message_types[2]; /* bits: types of 0x80000000 and 0x80010000 on */
 };
@@ -803,11 +804,11 @@ static void act_memory(struct villain *me)
 
 #define STREAM_SIZE 0x20000u
 #define TRANSFER_START 1u
+#define TRANSFER_COMPLETE 0u
 #define TRANSFER_INCOMPLETE 1u
 #define CHUNK 4080u
 
 static uint8_t streams[2][STREAM_SIZE];
-static volatile uint64_t restored; /* streams that were accepted */
 
 static void suspend_vps(uint64_t partition, bool suspend)
 {
@@ -838,8 +839,9 @@ static unsigned save_stream(uint64_t *random, uint64_t partition, uint8_t *strea
     return length;
 }
 
-static void restore_stream(uint64_t *random, uint64_t partition, const uint8_t *stream, unsigned length)
+static void restore_stream(struct villain *me, uint64_t partition, const uint8_t *stream, unsigned length)
 {
+    uint64_t *random = &me->caller.random;
     struct {
         struct hv_in_restore_partition_state head;
         uint8_t data[CHUNK];
@@ -861,7 +863,7 @@ static void restore_stream(uint64_t *random, uint64_t partition, const uint8_t *
             return;
         }
     }
-    restored += output.state == 0;
+    me->restored += output.state == TRANSFER_COMPLETE;
 }
 
 /* Often the other VP is at it too, or does something else to the child. */
@@ -878,7 +880,7 @@ static void act_transfer(struct villain *me)
         stream[below(random, length)] ^= 1u << below(random, 8);
     }
     suspend_vps(to, true);
-    restore_stream(random, to, stream, length);
+    restore_stream(me, to, stream, length);
     suspend_vps(from, false);
     suspend_vps(to, false);
 }
@@ -1060,10 +1062,11 @@ static void print_villain(unsigned cpu)
     for (unsigned i = 0; i < ACTIONS; i++) {
         print(" %llu", (unsigned long long)v->actions[i]);
     }
-    print(" calls %llu successes %llu messages %llu types %llx %llx faults GP %llu MC %llu\n",
-          (unsigned long long)v->caller.calls, (unsigned long long)v->caller.successes, (unsigned long long)v->messages,
-          (unsigned long long)v->message_types[0], (unsigned long long)v->message_types[1],
-          (unsigned long long)v->faults[VECTOR_GP], (unsigned long long)v->faults[VECTOR_MC]);
+    print(" calls %llu successes %llu restored %llu messages %llu types %llx %llx faults GP %llu MC %llu\n",
+          (unsigned long long)v->caller.calls, (unsigned long long)v->caller.successes, (unsigned long long)v->restored,
+          (unsigned long long)v->messages, (unsigned long long)v->message_types[0],
+          (unsigned long long)v->message_types[1], (unsigned long long)v->faults[VECTOR_GP],
+          (unsigned long long)v->faults[VECTOR_MC]);
 }
 
 static bool try_to_delete_all(void)
