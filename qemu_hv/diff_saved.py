@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import zlib
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from . import saved_state
 from .inspect_saved import state_of
-from .policy.save_restore import PAGE, SavedChild
+from .policy.save_restore import SavedChild
 
 __all__ = ["add_arguments", "execute"]
 
@@ -53,16 +53,14 @@ def _state(old: saved_state.State, new: saved_state.State) -> Iterator[str]:
             yield f"{queue}: messages that wait: {counts[0]} -> {counts[1]}"
 
 
-def _checksums(saved: SavedChild) -> list[int]:
-    """By page; 0 for one of zeros."""
-    contents = [0]
-    for block in saved.blocks():
-        contents += [zlib.crc32(block[at : at + PAGE]) or 1 for at in range(0, len(block), PAGE)]
-    return [contents[number] for number in saved.contents()]
+def _sums(saved: SavedChild) -> list[int]:
+    """By page: the hash of its content; 0 for one of zeros."""
+    sums = [0, *(number for (number,) in struct.iter_unpack("<Q", saved.sums))]
+    return [sums[number] for number in saved.contents()]
 
 
 def _pages(old: SavedChild, new: SavedChild) -> Iterator[str]:
-    before, after = _checksums(old), _checksums(new)
+    before, after = _sums(old), _sums(new)
     if len(before) != len(after):
         yield f"memory: {len(before)} -> {len(after)} pages"
         return

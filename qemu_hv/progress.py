@@ -2,7 +2,7 @@
 """Progress of long work, on standard error.
 
 On a terminal it is a bar with the time left; elsewhere, as in a CI log, one plain line each
-ten per cent.
+ten per cent, or nothing where that is not worth a line.
 """
 
 from __future__ import annotations
@@ -44,13 +44,24 @@ class _PlainReporter:
             say(f"{self._title}: {10 * tenths} % ({done}/{total} steps, {minutes}:{seconds:02d})")
 
 
+class _NoReporter:
+    """Prints nothing."""
+
+    def update(self, done: int, total: int) -> None:
+        pass
+
+
 @contextlib.contextmanager
-def track(title: str) -> Iterator[Reporter]:
+def track(title: str, *, only_bar: bool = False) -> Iterator[Reporter]:
     """Show the progress of the body of a ``with`` statement.
 
     Args:
         title: what is being done, such as "building QEMU".
+        only_bar: show it on a terminal only, since it takes a few seconds at most.
     """
+    if only_bar and not sys.stderr.isatty():
+        yield _NoReporter()
+        return
     if not sys.stderr.isatty():
         say(title)
         yield _PlainReporter(title)

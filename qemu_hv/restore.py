@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from pathlib import Path
 
 from . import save_jobs
-from .qmp_session import add_address_argument, address_of, open_session
+from .progress import track
+from .qmp_session import add_address_argument, address_of
 
 __all__ = ["add_arguments", "execute"]
 
@@ -22,11 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Do what the arguments say."""
-    asyncio.run(_run(address_of(args), args))
-    return 0
+    with track(f"restoring {args.file.name}, MiB", only_bar=True) as bar:
 
+        def report(done: int, total: int) -> None:
+            bar.update(done >> 20, total >> 20)
 
-async def _run(address: str, args: argparse.Namespace) -> None:
-    async with open_session(address) as session:
-        partition = await save_jobs.restore(session, args.file, pause=args.pause)
+        partition = save_jobs.run(
+            address_of(args),
+            lambda session: save_jobs.restore(session, args.file, pause=args.pause, report=report),
+        )
     print(f"partition {partition} is there{', paused' if args.pause else ' and goes on'}")
+    return 0

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from pathlib import Path
 
 from . import save_jobs
-from .qmp_session import add_address_argument, address_of, open_session
+from .progress import track
+from .qmp_session import add_address_argument, address_of
 
 __all__ = ["add_arguments", "execute"]
 
@@ -25,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Do what the arguments say."""
-    asyncio.run(_run(address_of(args), args))
-    return 0
-
-
-async def _run(address: str, args: argparse.Namespace) -> None:
     started = time.monotonic()
-    async with open_session(address) as session:
-        info = await save_jobs.save(session, args.id, args.file)
+    with track(f"saving partition {args.id}, MiB", only_bar=True) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.update(done >> 20, total >> 20)
+
+        info = save_jobs.run(address_of(args), lambda session: save_jobs.save(session, args.id, args.file, report))
     took = time.monotonic() - started
     memory, size = info["pages"] * _PAGE, args.file.stat().st_size
     print(
         f"partition {args.id}: {memory >> 20} MiB of memory, {info['contents']} different pages; "
         f"{size / (1 << 20):.1f} MiB in {args.file}, {took:.2f} s"
     )
+    return 0

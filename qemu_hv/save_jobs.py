@@ -1,162 +1,114 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``qemu-hv save`` and ``qemu-hv restore`` at work: QEMU's jobs at one end of a FIFO, the file at the other."""
+"""``qemu-hv save`` and ``qemu-hv restore`` at work: QEMU's jobs at one end of a file in memory, Python at the other."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import select
-import tempfile
+import signal
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from .errors import UserError
 from .policy import save_restore
-from .qmp_session import QmpSession
+from .policy.save_restore import Report
+from .qmp_session import QmpSession, open_session
 
-__all__ = ["restore", "save"]
+__all__ = ["restore", "run", "save"]
 
-_CHUNK = 1 << 20
-_POLL_SECONDS = 0.02
-_WAIT_MILLISECONDS = 100
-
-
-class _JobFailed(Exception):
-    """The job has ended, and with it the other end of the FIFO."""
+_POLL_SECONDS = 0.005
+_T = TypeVar("_T")
 
 
-class _Fifo:
-    """Our end of a FIFO; what blocks can be ended by another thread."""
+class _Ended(Exception):
+    """Nobody waits for the work any more."""
 
-    def __init__(self, folder: str) -> None:
-        self.path = Path(folder, "transfer")
-        os.mkfifo(self.path, 0o600)
-        self.over = threading.Event()  # the job has ended
-        self._descriptor = -1
-        self._begun = False
 
-    def open_to_read(self) -> None:
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+def _unheard(done: int, total: int) -> None:
+    """Nobody wants to know."""
 
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
-    def read(self, size: int) -> bytes:
-        """Return exactly so many bytes."""
-        parts = bytearray()
-        while len(parts) < size:
-            part = self._read_some(min(size - len(parts), _CHUNK))
-            if not part:
-                raise EOFError
-            parts += part
-        return bytes(parts)
-
-    def _read_some(self, size: int) -> bytes:
-        poller = select.poll()
-        poller.register(self._descriptor, select.POLLIN)
-        while True:
-            over = self.over.is_set()
-            if not poller.poll(_WAIT_MILLISECONDS):
-                if over:
-                    raise _JobFailed
+async def _concluded(session: QmpSession, job: str, report: Report) -> Optional[str]:
+    """Wait until a job has ended, and dismiss it; its error, if it has one."""
+    while True:
+        for info in await session.execute("query-jobs"):
+            if info["id"] != job:
                 continue
-            try:
-                part = os.read(self._descriptor, size)
-            except BlockingIOError:
-                continue
-            if part or self._begun:
-                self._begun = True
-                return part
-            if over:
-                raise _JobFailed
-            time.sleep(_POLL_SECONDS)  # nobody writes yet
-
-    def write(self, data: bytes) -> None:
-        """Write all of it."""
-        if self._descriptor < 0:
-            self._open_to_write()
-        view = memoryview(data)
-        poller = select.poll()
-        poller.register(self._descriptor, select.POLLOUT)
-        while view:
-            if self.over.is_set():
-                raise _JobFailed
-            if not poller.poll(_WAIT_MILLISECONDS):
-                continue
-            try:
-                view = view[os.write(self._descriptor, view[:_CHUNK]) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError as error:
-                raise _JobFailed from error
-
-    def _open_to_write(self) -> None:
-        while True:
-            try:
-                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
-                return
-            except OSError:
-                if self.over.is_set():
-                    raise _JobFailed from None
-                time.sleep(_POLL_SECONDS)
+            if info["status"] == "concluded":
+                await session.execute("job-dismiss", id=job)
+                error: Optional[str] = info.get("error")
+                return error
+            report(info["current-progress"], info["total-progress"])
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _watch(session: QmpSession, job: str, fifo: _Fifo) -> Optional[str]:
-    """Wait until a job has ended; its error, if it has one."""
-    try:
-        while True:
-            for info in await session.execute("query-jobs"):
-                if info["id"] == job and info["status"] == "concluded":
-                    await session.execute("job-dismiss", id=job)
-                    error: Optional[str] = info.get("error")
-                    return error
-            await asyncio.sleep(_POLL_SECONDS)
-    finally:
-        fifo.over.set()
-
-
-async def _run(
-    session: QmpSession, start: Callable[[str, _Fifo], Awaitable[None]], work: Callable[[_Fifo], Any], reading: bool
-) -> Any:
-    """Run a job and our end of its transfer; the result of `work`."""
+async def _run_job(session: QmpSession, command: str, report: Report, **arguments: object) -> None:
+    """Run a job to its end. One that nobody waits for any more is cancelled, and has ended too."""
     job = f"qemu-hv-{os.getpid()}-{time.monotonic_ns()}"
-    with tempfile.TemporaryDirectory(prefix="qemu-hv-") as folder:
-        fifo = _Fifo(folder)
-        if reading:
-            fifo.open_to_read()
-        try:
-            await start(job, fifo)
-            watch = asyncio.ensure_future(_watch(session, job, fifo))
-            result: Any = None
-            failure: Optional[BaseException] = None
+
+    async def run() -> Optional[str]:
+        await session.execute(command, job_id=job, **arguments)
+        return await _concluded(session, job, report)
+
+    running = asyncio.ensure_future(run())
+    try:
+        error = await asyncio.shield(running)
+    except asyncio.CancelledError:
+        with contextlib.suppress(UserError):  # it has ended just now
+            await session.execute("job-cancel", id=job)
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+    if error is not None:
+        raise UserError(error)
+
+
+async def _in_thread(work: Callable[[Report], _T], report: Report) -> _T:
+    """Run `work` in a thread of its own; when it is cancelled the thread has ended too."""
+    ended = threading.Event()
+
+    def going_on(done: int, total: int) -> None:
+        if ended.is_set():
+            raise _Ended
+        report(done, total)
+
+    future = asyncio.get_running_loop().run_in_executor(None, work, going_on)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        ended.set()
+        await asyncio.gather(future, return_exceptions=True)
+        raise
+
+
+def run(address: str, work: Callable[[QmpSession], Coroutine[Any, Any, _T]]) -> _T:
+    """Do work with the machine at an address. Ctrl-C cancels the work alone, not the connection that its end needs.
+
+    Raises:
+        UserError: nothing answers there, or the work failed.
+        KeyboardInterrupt: it was cancelled so, and has ended.
+    """
+
+    async def main() -> Optional[tuple[_T]]:
+        async with open_session(address) as session:
+            task = asyncio.ensure_future(work(session))
+            # It stays, and does nothing, while the connection is closed.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
             try:
-                result = await asyncio.get_running_loop().run_in_executor(None, work, fifo)
-            except (_JobFailed, EOFError, ValueError, UserError) as error:
-                failure = error
+                return (await task,)
             except asyncio.CancelledError:
-                await session.execute("job-cancel", id=job)
-                raise
-            finally:
-                fifo.close()
-            told = await watch
-        finally:
-            fifo.over.set()
-            fifo.close()
-    if isinstance(failure, UserError):
-        raise failure
-    if told is not None:
-        raise UserError(told)
-    if failure is not None:
-        raise UserError("the transfer from QEMU broke off")
-    return result
+                return None
+
+    result = asyncio.run(main())
+    if result is None:
+        raise KeyboardInterrupt
+    return result[0]
 
 
-async def save(session: QmpSession, partition: int, path: Path) -> dict[str, Any]:
+async def save(session: QmpSession, partition: int, path: Path, report: Report = _unheard) -> dict[str, Any]:
     """Save a child partition into a file; return what the file says about it.
 
     Raises:
@@ -170,24 +122,25 @@ async def save(session: QmpSession, partition: int, path: Path) -> dict[str, Any
         "qemu": version["package"] or "{major}.{minor}.{micro}".format(**version["qemu"]),
         "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-    async def start(job: str, fifo: _Fifo) -> None:
-        await session.execute("hv-partition-save", job_id=job, partition=partition, path=str(fifo.path))
-
-    info: dict[str, Any] = await _run(session, start, lambda fifo: save_restore.pack(fifo, path, about), True)
-    return info
+    with save_restore.NewFile(path) as file:
+        await _run_job(session, "hv-partition-save", report, partition=partition, path=file.transfer_path)
+        return await _in_thread(lambda going_on: file.finish(about, going_on), report)
 
 
-async def restore(session: QmpSession, path: Path, *, pause: bool = False) -> int:
+async def restore(session: QmpSession, path: Path, *, pause: bool = False, report: Report = _unheard) -> int:
     """Make the child in a file again; return its ID.
 
     Raises:
         UserError: the file is damaged or of another kind, or the machine cannot have the child.
     """
-    saved = save_restore.SavedChild.open(path)
+    with os.fdopen(os.memfd_create("qemu-hv-restore"), "r+b") as file:
 
-    async def start(job: str, fifo: _Fifo) -> None:
-        await session.execute("hv-partition-restore", job_id=job, path=str(fifo.path), pause=pause)
+        def unpack(going_on: Report) -> int:
+            saved = save_restore.SavedChild.open(path)
+            save_restore.write_transfer(saved, file, going_on)
+            return int(saved.info["partition"])
 
-    await _run(session, start, lambda fifo: save_restore.write_transfer(saved, fifo.write), False)
-    return int(saved.info["partition"])
+        partition = await _in_thread(unpack, report)
+        transfer = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        await _run_job(session, "hv-partition-restore", report, path=transfer, pause=pause)
+    return partition

@@ -131,27 +131,31 @@ static void take_deposits(struct hv_stream *s, struct hv_partition *partition)
     hv_flush_second_stage(partition->hv, NULL, &handles);
 }
 
-/* The parent's connections to ports of the child: their IDs, and the ports'. */
+/* A connection of another partition, its parent or a sibling, to a port of the child. */
 struct link_record {
+    uint64_t partition, monitor_gpa;
     uint32_t connection, port;
 };
 
 static void link_record(struct hv_stream *s, struct link_record *record)
 {
+    hv_stream_u64(s, &record->partition);
+    hv_stream_u64(s, &record->monitor_gpa);
     hv_stream_u32(s, &record->connection);
     hv_stream_u32(s, &record->port);
 }
 
-static uint32_t write_links(struct hv_stream *s, const struct hv_partition *partition)
+static uint32_t write_links_of(struct hv_stream *s, const struct hv_partition *partition,
+                               const struct hv_partition *other)
 {
-    const struct hv_partition *parent = partition->parent;
     uint32_t count = 0;
 
     for (unsigned i = 0; i < HV_PORT_BUCKETS; i++) {
-        for (const struct hv_connection *c = parent->connections[i]; c; c = c->next) {
-            struct link_record record = {c->id, c->port_id};
+        for (const struct hv_connection *c = other->connections[i]; c; c = c->next) {
+            struct link_record record = {other->id, c->monitor ? hv_monitor_connection_gpa(c->monitor) : 0, c->id,
+                                         c->port_id};
 
-            if (!c->port || c->port->partition != partition || c->monitor)
+            if (!c->port || c->port->partition != partition)
                 continue;
             count++;
             if (s)
@@ -161,18 +165,34 @@ static uint32_t write_links(struct hv_stream *s, const struct hv_partition *part
     return count;
 }
 
-/* One that the parent has connected to something else meanwhile stays with that. */
-static void connect_parent(struct hv_partition *partition, const struct link_record *record)
+static uint32_t write_links(struct hv_stream *s, const struct hv_partition *partition)
 {
-    struct hv_partition *parent = partition->parent;
-    struct hv_connection *old = hv_find_connection(parent, record->connection);
-    struct hv_port *port = hv_find_port(partition, record->port);
+    uint32_t count = 0;
 
-    if (!port || port->connection || (record->connection & ~HV_PORT_ID_MASK) || (old && old->port))
+    for (struct hv_partition *p = partition->hv->machine_partition; p; p = hv_next_partition(p)) {
+        if (p != partition)
+            count += write_links_of(s, partition, p);
+    }
+    return count;
+}
+
+/*
+ * What is connected to something else meanwhile stays with that. In another machine a sibling's ID may be that of
+ * somebody else, so its connection is made again only if it is there and has lost its port.
+ */
+static void connect_again(struct hv_partition *partition, const struct link_record *record)
+{
+    struct hv_partition *other = hv_find_partition(partition->hv, record->partition);
+    struct hv_connection *old = other ? hv_find_connection(other, record->connection) : NULL;
+    struct hv_port *port = hv_find_port(partition, record->port);
+    bool lost = old && !old->port && old->port_id == record->port, by_operator = old && old->by_operator;
+
+    if (!other || other == partition || !port || port->connection || (old && old->port) ||
+        (record->connection & ~HV_PORT_ID_MASK) || (other != partition->parent && !lost))
         return;
     if (old)
         hv_connection_remove(old);
-    hv_connection_insert(parent, record->connection, port, false, 0);
+    hv_connection_insert(other, record->connection, port, by_operator, record->monitor_gpa);
 }
 
 /* Reading, they are only looked at before all else is known to be sound; `connect` comes then. */
@@ -188,8 +208,10 @@ static void links(struct hv_stream *s, struct hv_partition *partition, bool conn
         struct link_record record = {0};
 
         link_record(s, &record);
+        if (!s->error && record.monitor_gpa >= partition->hv->gpa_limit)
+            hv_stream_fail(s, "it has an impossible connection");
         if (!s->error && connect)
-            connect_parent(partition, &record);
+            connect_again(partition, &record);
     }
 }
 

@@ -2,10 +2,10 @@
 /*
  * QMP: jobs that save a child partition as a whole and make it again.
  *
- * What takes long runs on a worker thread: making room, looking for equal pages, reading and writing. The machine
- * stands still while the child's state and memory are copied, or put into place; that is done on the main thread with
- * all CPUs paused, so that nothing of the core's moves. Before a save the child is paused and its parent gets the time
- * to answer intercepts that it owes an answer to.
+ * What takes long runs on a worker thread: making room, reading, and writing what belongs to the pages' contents. The
+ * machine stands still while the child's state and memory are written, or put into place; that is done on the main
+ * thread with all CPUs paused, so that nothing of the core's moves. Before a save the child is paused and its parent
+ * gets the time to answer intercepts that it owes an answer to.
  */
 #include "module.h"
 
@@ -37,7 +37,11 @@ struct transfer_job {
     bool restoring;
     bool pause; /* of a restore: leave it paused */
     struct mshv_child_image image;
-    uint64_t most_pages;
+    struct mshv_image_writer *writer;
+    struct mshv_channel channel;
+    struct hv_child_run *runs; /* of the partition's memory, when last looked at */
+    size_t run_count;
+    uint64_t run_pages;
     Coroutine *co;
     bool done; /* what the main thread was asked for */
     Error *err;
@@ -55,104 +59,89 @@ static void progress(void *opaque, uint64_t bytes)
     job_progress_update(opaque, bytes);
 }
 
-static struct mshv_channel channel_of(struct transfer_job *s)
-{
-    return (struct mshv_channel){.path = s->path, .cancelled = cancelled, .progress = progress, .opaque = &s->common};
-}
-
-static int reserve(void *opaque)
-{
-    struct transfer_job *s = opaque;
-
-    if (mshv_image_reserve(&s->image, s->most_pages))
-        return 0;
-    error_setg(&s->err, "There is too little memory for a copy of partition %" PRIu64, s->partition);
-    return -ENOMEM;
-}
-
-static int write_image(void *opaque)
-{
-    struct transfer_job *s = opaque;
-    struct mshv_channel channel = channel_of(s);
-
-    mshv_image_deduplicate(&s->image);
-    job_progress_set_remaining(&s->common, s->image.state_size + s->image.pages * sizeof(uint32_t) +
-                                               s->image.content_count * HV_PAGE_SIZE);
-    return mshv_image_write(&s->image, &channel, &s->err) ? 0 : -EIO;
-}
-
 static int read_image(void *opaque)
 {
     struct transfer_job *s = opaque;
-    struct mshv_channel channel = channel_of(s);
+    uint64_t most_pages = current_machine->maxram_size / HV_PAGE_SIZE * 2; /* pages may be mapped more than once */
 
-    return mshv_image_read(&s->image, s->most_pages, &channel, &s->err) ? 0 : -EIO;
+    return mshv_image_read(&s->image, most_pages, &s->channel, &s->err) ? 0 : -EIO;
 }
 
-/* -- On the main thread, with all CPUs paused -- */
+static int finish_image(void *opaque)
+{
+    struct transfer_job *s = opaque;
 
-/* The memory behind a run's pages, in pieces that lie together. `visit` false: it cannot be reached. */
-typedef void (*visit_page)(struct mshv_child_image *image, uint64_t number, uint8_t *page);
+    job_progress_set_remaining(&s->common, mshv_image_left(s->writer));
+    return mshv_image_finish(s->writer, &s->err) ? 0 : -EIO;
+}
 
-static bool visit_run(struct mshv_child_image *image, const struct hv_child_run *run, uint64_t first, bool write,
-                      visit_page visit)
+/* -- The child's memory -- */
+
+static void list_runs(struct transfer_job *s)
+{
+    struct hv *core = microsoft_hypervisor_core();
+
+    g_free(s->runs);
+    s->run_count = hv_list_child_runs(core, s->partition, NULL, 0);
+    s->runs = g_new(struct hv_child_run, s->run_count + 1);
+    s->run_count = MIN(hv_list_child_runs(core, s->partition, s->runs, s->run_count), s->run_count);
+    s->run_pages = 0;
+    for (size_t i = 0; i < s->run_count; i++)
+        s->run_pages += s->runs[i].pages;
+}
+
+typedef void (*visit_page)(void *opaque, uint64_t number, uint8_t *page);
+
+/* In pieces that lie together. False: there is no memory. */
+static bool visit_run(const struct hv_child_run *run, uint64_t first, bool write, visit_page visit, void *opaque)
 {
     hwaddr at = run->parent_page << HV_PAGE_SHIFT, left = run->pages << HV_PAGE_SHIFT;
 
     while (left) {
         hwaddr length = left;
         uint8_t *host = address_space_map(&address_space_memory, at, &length, write, MEMTXATTRS_UNSPECIFIED);
+        ram_addr_t unused;
+        /* Else it is a copy of what a device gave. */
+        bool is_memory = host && length >= HV_PAGE_SIZE && memory_region_from_host(host, &unused);
 
-        if (!host || length < HV_PAGE_SIZE)
-            return false;
         length &= HV_PAGE_MASK;
-        for (hwaddr offset = 0; offset < length; offset += HV_PAGE_SIZE)
-            visit(image, first++, host + offset);
-        address_space_unmap(&address_space_memory, host, length, write, length);
+        for (hwaddr offset = 0; is_memory && offset < length; offset += HV_PAGE_SIZE)
+            visit(opaque, first++, host + offset);
+        if (host)
+            address_space_unmap(&address_space_memory, host, length, write && is_memory, length);
+        if (!is_memory)
+            return false;
         at += length;
         left -= length;
     }
     return true;
 }
 
-static bool visit_pages(struct transfer_job *s, bool write, visit_page visit)
+static bool visit_pages(struct transfer_job *s, bool write, visit_page visit, void *opaque)
 {
-    struct hv *core = microsoft_hypervisor_core();
-    size_t count = hv_list_child_runs(core, s->partition, NULL, 0);
-    g_autofree struct hv_child_run *runs = g_new(struct hv_child_run, count + 1);
-    uint64_t pages = 0;
-
-    hv_list_child_runs(core, s->partition, runs, count);
-    for (size_t i = 0; i < count; i++)
-        pages += runs[i].pages;
-    if (!write) {
-        if (pages > s->image.capacity) {
-            error_setg(&s->err, "Partition %" PRIu64 " got more memory meanwhile; try again", s->partition);
-            return false;
-        }
-        s->image.pages = pages;
-    }
-    for (size_t i = 0, first = 0; i < count; first += runs[i].pages, i++) {
-        if (visit_run(&s->image, &runs[i], first, write, visit))
+    for (size_t i = 0, first = 0; i < s->run_count; first += s->runs[i].pages, i++) {
+        if (visit_run(&s->runs[i], first, write, visit, opaque))
             continue;
-        error_setg(&s->err, "Page 0x%" PRIx64 " of partition %" PRIu64 " is no memory", runs[i].gpa_page, s->partition);
+        error_setg(&s->err, "Page 0x%" PRIx64 " of partition %" PRIu64 " is no memory", s->runs[i].gpa_page,
+                   s->partition);
         return false;
     }
     return true;
 }
 
-static void copy_page(struct mshv_child_image *image, uint64_t number, uint8_t *page)
+static void count_page(void *opaque, uint64_t number, uint8_t *page)
 {
-    if (buffer_is_zero(page, HV_PAGE_SIZE)) {
-        image->index[number] = 0;
-        return;
-    }
-    memcpy(image->contents + image->content_count * HV_PAGE_SIZE, page, HV_PAGE_SIZE);
-    image->index[number] = (uint32_t)++image->content_count;
+    *(uint64_t *)opaque += !buffer_is_zero(page, HV_PAGE_SIZE);
 }
 
-static void place_page(struct mshv_child_image *image, uint64_t number, uint8_t *page)
+static void save_page(void *opaque, uint64_t number, uint8_t *page)
 {
+    mshv_image_add(opaque, page);
+}
+
+static void place_page(void *opaque, uint64_t number, uint8_t *page)
+{
+    const struct mshv_child_image *image = opaque;
     uint32_t content = image->index[number];
 
     if (content)
@@ -161,13 +150,38 @@ static void place_page(struct mshv_child_image *image, uint64_t number, uint8_t 
         memset(page, 0, HV_PAGE_SIZE);
 }
 
+/* On a worker thread, while the child runs: how many contents there will be is a guess, which costs time when wrong. */
+static int create_image(void *opaque)
+{
+    struct transfer_job *s = opaque;
+    uint64_t contents = 0;
+
+    if (!visit_pages(s, false, count_page, &contents))
+        return -EIO;
+    job_progress_set_remaining(&s->common, (contents + 1) * HV_PAGE_SIZE);
+    s->writer = mshv_image_create(&s->image, s->run_pages, contents, &s->channel, &s->err);
+    return s->writer ? 0 : -EIO;
+}
+
+/* -- On the main thread, with all CPUs paused -- */
+
 static bool take(struct transfer_job *s)
 {
+    bool done;
+
     s->image.state = hv_save_child(microsoft_hypervisor_core(), s->partition, &s->image.state_size);
-    if (s->image.state)
-        return visit_pages(s, false, copy_page);
-    error_setg(&s->err, "Partition %" PRIu64 " has gone meanwhile", s->partition);
-    return false;
+    if (!s->image.state) {
+        error_setg(&s->err, "Partition %" PRIu64 " has gone meanwhile", s->partition);
+        return false;
+    }
+    list_runs(s);
+    if (s->run_pages > mshv_image_capacity(s->writer)) {
+        error_setg(&s->err, "Partition %" PRIu64 " got more memory meanwhile; try again", s->partition);
+        return false;
+    }
+    done = visit_pages(s, false, save_page, s->writer);
+    mshv_image_flush(s->writer);
+    return done;
 }
 
 static bool put_back(struct transfer_job *s)
@@ -179,7 +193,8 @@ static bool put_back(struct transfer_job *s)
         error_setg(&s->err, "The partition cannot be restored: %s", why);
         return false;
     }
-    return visit_pages(s, true, place_page);
+    list_runs(s);
+    return visit_pages(s, true, place_page, &s->image);
 }
 
 static void stopped(void *opaque)
@@ -263,15 +278,15 @@ static int coroutine_fn save_run(Job *job, Error **errp)
                    s->partition);
         return -ENOENT;
     }
-    s->most_pages = info.mapped_pages;
-    if (thread_pool_submit_co(reserve, s))
+    list_runs(s);
+    if (thread_pool_submit_co(create_image, s))
         return finish(s, false, errp);
     if (!info.paused)
         hv_operator_pause_partition(core, s->partition, true);
     done = settle(s) && do_stopped(s);
     if (!info.paused)
         hv_operator_pause_partition(core, s->partition, false);
-    return finish(s, done && thread_pool_submit_co(write_image, s) == 0, errp);
+    return finish(s, done && thread_pool_submit_co(finish_image, s) == 0, errp);
 }
 
 /* The one that will be replaced must stand still, which an LP needs its thread for. */
@@ -296,7 +311,6 @@ static int coroutine_fn restore_run(Job *job, Error **errp)
     struct transfer_job *s = container_of(job, struct transfer_job, common);
     bool done;
 
-    s->most_pages = current_machine->maxram_size / HV_PAGE_SIZE * 2; /* pages may be mapped more than once */
     done = thread_pool_submit_co(read_image, s) == 0 && replace(s);
     if (done && !s->pause)
         hv_operator_pause_partition(microsoft_hypervisor_core(), s->partition, false);
@@ -307,7 +321,10 @@ static void free_job(Job *job)
 {
     struct transfer_job *s = container_of(job, struct transfer_job, common);
 
+    if (s->writer)
+        mshv_image_close(s->writer);
     mshv_image_free(&s->image);
+    g_free(s->runs);
     g_free(s->path);
     error_free(s->err);
 }
@@ -330,8 +347,10 @@ static struct transfer_job *create(const char *id, const JobDriver *driver, cons
 {
     struct transfer_job *s = job_create(id, driver, NULL, qemu_get_aio_context(), JOB_MANUAL_DISMISS, NULL, NULL, errp);
 
-    if (s)
-        s->path = g_strdup(path);
+    if (!s)
+        return NULL;
+    s->path = g_strdup(path);
+    s->channel = (struct mshv_channel){s->path, cancelled, progress, &s->common};
     return s;
 }
 

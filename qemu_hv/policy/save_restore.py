@@ -16,35 +16,36 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from types import TracebackType
+from typing import Any, BinaryIO, Callable, Optional
 
+import xxhash
 import zstandard
 
 from ..errors import UserError
 
-__all__ = ["PAGE", "SavedChild", "Source", "pack", "write_transfer"]
+__all__ = ["PAGE", "NewFile", "SavedChild", "write_transfer"]
 
 PAGE = 4096
 _MAGIC = b"QEMUHVSV"
-_VERSION = 1
+_VERSION = 2
 _HEAD = struct.Struct("<8sII")
 _SECTION = struct.Struct("<16sIIQQI")
 _CHECKSUM = struct.Struct("<I")
+_HEADS = _HEAD.size + 2 * _SECTION.size + 3 * _CHECKSUM.size  # the file's, that of 'info', that of the next section
 _COMPRESSED = 1
 _BLOCK = 1024 * PAGE
 _LEVEL = 1
 _LARGEST = 1 << 32  # bytes of a section that is read into memory
+# Storing in memory takes less time than compressing, and copying from file to file as long as all of the rest.
+_IN_MEMORY = ("tmpfs", "ramfs")
 
 _TRANSFER = struct.Struct("<8sQQQ")
-_TRANSFER_MAGIC = b"HVCHILD\x01"
+_TRANSFER_MAGIC = b"HVCHILD\x02"
 _TRANSFER_END = struct.pack("<Q", 0x00444E4544564848)
 
-
-class Source(Protocol):
-    """Where the bytes of a transfer come from."""
-
-    def read(self, size: int) -> bytes:
-        """Return exactly so many bytes."""
+Report = Callable[[int, int], None]
+"""Told bytes of contents, done and altogether. What it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -66,65 +67,170 @@ class Section:
 # -- Writing --
 
 
-class _Writer:
-    """Compresses sections on all processors and writes them in order."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
-        self._pending: deque[Future[bytes]] = deque()
-        self._limit = 2 * (os.cpu_count() or 1)
-        self.sections = 0
-        head = _HEAD.pack(_MAGIC, _VERSION, 0)
-        file.write(head + _CHECKSUM.pack(zlib.crc32(head)))
-
-    def add(self, name: str, content: bytes, number: int = 0) -> None:
-        """Append a section."""
-        self._pending.append(self._pool.submit(_pack_section, name, number, content))
-        self.sections += 1
-        while len(self._pending) > self._limit:
-            self._file.write(self._pending.popleft().result())
-
-    def finish(self) -> None:
-        """Write what is left."""
-        while self._pending:
-            self._file.write(self._pending.popleft().result())
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
+def _section_head(name: str, number: int, flags: int, size: int, stored: int, checksum: int) -> bytes:
+    head = _SECTION.pack(name.encode(), number, flags, size, stored, checksum)
+    return head + _CHECKSUM.pack(zlib.crc32(head))
 
 
-def _pack_section(name: str, number: int, content: bytes) -> bytes:
+def _pack_section(name: str, content: bytes, number: int = 0, sums: Optional[bytes] = None) -> bytes:
     packed = zstandard.ZstdCompressor(level=_LEVEL).compress(content)
     stored, flags = (packed, _COMPRESSED) if len(packed) < len(content) else (content, 0)
-    head = _SECTION.pack(name.encode(), number, flags, len(content), len(stored), zlib.crc32(stored))
-    return head + _CHECKSUM.pack(zlib.crc32(head)) + stored
+    checksum = zlib.crc32(stored if sums is None else sums)
+    return _section_head(name, number, flags, len(content), len(stored), checksum) + stored
 
 
-def pack(source: Source, path: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Make a file of a transfer by ``hv-partition-save``; return what its section 'info' says.
+@dataclass
+class _Transfer:
+    """What ``hv-partition-save`` has written: contents of pages, from the second page of the file on, and the rest."""
 
-    The file is written beside `path`, made durable, and renamed: there is the old file or the whole new one.
+    pages: int
+    contents: int
+    state: bytes
+    index: bytes
+    sums: bytes
 
-    Raises:
-        UserError: the file cannot be written.
-        EOFError: the transfer ends early.
-        ValueError: it is none.
+    @classmethod
+    def read(cls, file: BinaryIO) -> _Transfer:
+        """Read all but the contents.
+
+        Raises:
+            ValueError: it is not complete.
+        """
+        file.seek(0)
+        head = file.read(_TRANSFER.size)
+        if len(head) < _TRANSFER.size or not head.startswith(_TRANSFER_MAGIC):
+            raise ValueError("not a transfer of hv-partition-save")
+        _, state_size, pages, contents = _TRANSFER.unpack(head)
+        file.seek((1 + contents) * PAGE)
+        transfer = cls(pages, contents, file.read(state_size), file.read(pages * 4), file.read(contents * 8))
+        if file.read(len(_TRANSFER_END)) != _TRANSFER_END:
+            raise ValueError("the transfer has no end")
+        return transfer
+
+    def sections_behind(self, pages_sections: int) -> bytes:
+        """What stands behind the contents."""
+        count = struct.pack("<Q", pages_sections + 3)
+        return _pack_section("state", self.state) + _pack_section("index", self.index) + _pack_section("end", count)
+
+
+class NewFile:
+    """A file that comes into being: written beside its name, made durable, and renamed when it is whole.
+
+    ``hv-partition-save`` writes to `transfer_path`, and then :meth:`finish` makes the file. As a context manager it
+    takes away what is not finished.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "xb") as file:
-            info = _pack_into(file, source, about)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return info
+
+    def __init__(self, path: Path) -> None:
+        """Begin.
+
+        Raises:
+            UserError: there can be no such file.
+        """
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._transfer: Optional[BinaryIO] = None
+        try:
+            if _file_system(path.parent) not in _IN_MEMORY:
+                self._transfer = os.fdopen(os.memfd_create("qemu-hv-save"), "r+b")
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file: BinaryIO = os.fdopen(os.open(self._temporary, flags, 0o666), "r+b")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self._file.close()
+        if self._transfer is not None:
+            self._transfer.close()
+        self._temporary.unlink(missing_ok=True)
+
+    @property
+    def transfer_path(self) -> str:
+        """Where another process finds the file in memory that the transfer goes to: that itself, if it is one."""
+        file = self._file if self._transfer is None else self._transfer
+        return f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+    def finish(self, about: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Make the file of the transfer; return what its section 'info' says.
+
+        Args:
+            about: what it says besides the number of pages and contents.
+            report: is told how far it is.
+
+        Raises:
+            UserError: the file cannot be written.
+            ValueError: there is no complete transfer.
+        """
+        try:
+            transfer = _Transfer.read(self._file if self._transfer is None else self._transfer)
+            info = {**about, "pages": transfer.pages, "contents": transfer.contents}
+            if self._transfer is None:
+                self._complete(transfer)
+            else:
+                _pack_contents(self._file, self._transfer, transfer, report)
+            self._begin(info)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self._temporary, self._path)
+            _sync_folder(self._path.parent)
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror}") from error
+        return info
+
+    def _begin(self, info: dict[str, Any]) -> None:
+        """Write what stands before the contents. 'info' is filled up, so that those begin at a page."""
+        head = _HEAD.pack(_MAGIC, _VERSION, 0)
+        content = json.dumps(info, indent=1).encode().ljust(PAGE - _HEADS)
+        if len(content) > PAGE - _HEADS:
+            raise ValueError("what the file says about itself is too long")
+        section = _section_head("info", 0, 0, len(content), len(content), zlib.crc32(content))
+        self._file.seek(0)
+        self._file.write(head + _CHECKSUM.pack(zlib.crc32(head)) + section + content)
+
+    def _complete(self, transfer: _Transfer) -> None:
+        """The contents are where they belong, as one section that is not compressed."""
+        size = transfer.contents * PAGE
+        self._file.seek(PAGE - _SECTION.size - _CHECKSUM.size)
+        self._file.write(_section_head("pages", 0, 0, size, size, zlib.crc32(transfer.sums)))
+        self._file.seek(PAGE + size)
+        self._file.write(transfer.sections_behind(1))
+        self._file.truncate()
+
+
+def _pack_contents(file: BinaryIO, source: BinaryIO, transfer: _Transfer, report: Report) -> None:
+    """Compress the contents on all processors, and write them in order."""
+    size, threads = transfer.contents * PAGE, os.cpu_count() or 1
+    pending: deque[Future[bytes]] = deque()
+    file.seek(PAGE - _SECTION.size - _CHECKSUM.size)
+
+    def pack(number: int) -> bytes:
+        at = number * _BLOCK
+        content = os.pread(source.fileno(), min(_BLOCK, size - at), PAGE + at)
+        return _pack_section("pages", content, number, transfer.sums[at // PAGE * 8 : (at + _BLOCK) // PAGE * 8])
+
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = max(1, -(-size // _BLOCK))
+        for number in range(blocks):
+            pending.append(pool.submit(pack, number))
+            while len(pending) > (2 * threads if number + 1 < blocks else 0):
+                report((number + 1 - len(pending)) * _BLOCK, blocks * _BLOCK)
+                file.write(pending.popleft().result())
+    file.write(transfer.sections_behind(blocks))
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of file system that a folder is in; "" when the system does not tell."""
+    device = os.stat(folder).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        mount, _, source = line.partition(" - ")
+        if mount.split()[2] == number:
+            return source.split()[0]
+    return ""
 
 
 def _sync_folder(folder: Path) -> None:
@@ -133,27 +239,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _pack_into(file: BinaryIO, source: Source, about: dict[str, Any]) -> dict[str, Any]:
-    magic, state_size, pages, contents = _TRANSFER.unpack(source.read(_TRANSFER.size))
-    if magic != _TRANSFER_MAGIC:
-        raise ValueError("not a transfer of hv-partition-save")
-    info = {**about, "pages": pages, "contents": contents}
-    writer = _Writer(file)
-    try:
-        writer.add("info", json.dumps(info, indent=1).encode())
-        writer.add("state", source.read(state_size))
-        writer.add("index", source.read(pages * 4))
-        for number, first in enumerate(range(0, contents * PAGE, _BLOCK)):
-            writer.add("pages", source.read(min(_BLOCK, contents * PAGE - first)), number)
-        if source.read(len(_TRANSFER_END)) != _TRANSFER_END:
-            raise ValueError("the transfer has no end")
-        writer.add("end", struct.pack("<Q", writer.sections))
-        writer.finish()
-    finally:
-        writer.close()
-    return info
 
 
 # -- Reading --
@@ -169,6 +254,7 @@ class SavedChild:
     info: dict[str, Any]
     state: bytes = field(repr=False)
     index: bytes = field(repr=False)
+    sums: bytes = field(repr=False)
 
     @classmethod
     def open(cls, path: Path) -> SavedChild:
@@ -189,12 +275,15 @@ class SavedChild:
         version = _read_head(path, file)
         sections = list(_read_sections(path, file))
         whole: dict[str, bytes] = {}
+        sums: list[bytes] = []
         for section in sections:
-            content = _content(path, file, section)
-            if section.name != "pages":
-                whole[section.name] = content
+            if section.name == "pages":
+                sums.append(_checked_sums(path, file, section))
+            else:
+                whole[section.name] = _content(path, file, section)
         _check_order(path, sections, whole)
-        saved = cls(path, version, sections, _info(path, whole["info"]), whole["state"], whole["index"])
+        info = _info(path, whole["info"])
+        saved = cls(path, version, sections, info, whole["state"], whole["index"], b"".join(sums))
         saved._check_counts()
         return saved
 
@@ -208,11 +297,11 @@ class SavedChild:
             raise UserError(f"{self.path}: section 'index' names pages that are not there")
 
     def blocks(self) -> Iterator[bytes]:
-        """The contents of pages, block by block."""
+        """The contents of pages, some at a time."""
         with open(self.path, "rb") as file:
             for section in self.sections:
                 if section.name == "pages":
-                    yield _content(self.path, file, section)
+                    yield from _pages(self.path, file, section)
 
     def contents(self) -> list[int]:
         """By page, in the order of their addresses: the number of its content; 0: zeros."""
@@ -250,7 +339,8 @@ def _read_sections(path: Path, file: BinaryIO) -> Iterator[Section]:
             raise _damaged(path, f"the head of the section behind {previous}")
         text = name.rstrip(b"\0").decode("ascii", "replace")
         section = Section(text, number, size, stored, bool(flags & _COMPRESSED), checksum, file.tell())
-        if size > _LARGEST or stored > _LARGEST or flags & ~_COMPRESSED:
+        in_memory = text != "pages" or flags & _COMPRESSED
+        if (in_memory and max(size, stored) > _LARGEST) or flags & ~_COMPRESSED:
             raise _damaged(path, section)
         file.seek(stored, os.SEEK_CUR)
         if file.tell() > os.fstat(file.fileno()).st_size:
@@ -264,13 +354,23 @@ def _read_sections(path: Path, file: BinaryIO) -> Iterator[Section]:
 
 
 def _content(path: Path, file: BinaryIO, section: Section) -> bytes:
+    stored = _stored(path, file, section)
+    if zlib.crc32(stored) != section.checksum:
+        raise _damaged(path, section)
+    return _unpacked(path, section, stored)
+
+
+def _stored(path: Path, file: BinaryIO, section: Section) -> bytes:
     file.seek(section.position)
     stored = file.read(section.stored)
-    if len(stored) != section.stored or zlib.crc32(stored) != section.checksum:
+    if len(stored) != section.stored:
         raise _damaged(path, section)
-    if not section.compressed:
-        content = stored
-    else:
+    return stored
+
+
+def _unpacked(path: Path, section: Section, stored: bytes) -> bytes:
+    content = stored
+    if section.compressed:
         try:
             content = zstandard.ZstdDecompressor().decompress(stored, max_output_size=section.size)
         except zstandard.ZstdError as error:
@@ -280,13 +380,37 @@ def _content(path: Path, file: BinaryIO, section: Section) -> bytes:
     return content
 
 
+def _pages(path: Path, file: BinaryIO, section: Section) -> Iterator[bytes]:
+    """The content of a section 'pages', which is not checked here."""
+    if section.compressed:
+        yield _unpacked(path, section, _stored(path, file, section))
+        return
+    if section.size != section.stored:
+        raise _damaged(path, section)
+    for at in range(0, section.size, _BLOCK):
+        file.seek(section.position + at)
+        yield file.read(min(_BLOCK, section.size - at))
+
+
+def _checked_sums(path: Path, file: BinaryIO, section: Section) -> bytes:
+    """The hashes of a section's pages, which are what its checksum is of."""
+    sums = []
+    for part in _pages(path, file, section):
+        view = memoryview(part)
+        sums += [xxhash.xxh64_intdigest(view[at : at + PAGE]) for at in range(0, len(part), PAGE)]
+    packed = struct.pack(f"<{len(sums)}Q", *sums)
+    if zlib.crc32(packed) != section.checksum:
+        raise _damaged(path, section)
+    return packed
+
+
 def _check_order(path: Path, sections: list[Section], whole: dict[str, bytes]) -> None:
     names = [section.name for section in sections]
-    expected = ["info", "state", "index", *["pages"] * (len(names) - 4), "end"]
+    expected = ["info", *["pages"] * max(1, len(names) - 4), "state", "index", "end"]
     for name, due in zip(names, expected):
         if name != due:
             raise UserError(f"{path}: section '{name}' is where section '{due}' should be")
-    if len(names) < 4:
+    if len(names) < 5:
         raise UserError(f"{path}: section '{expected[len(names) - 1]}' is missing")
     numbers = [section.number for section in sections if section.name == "pages"]
     if numbers != list(range(len(numbers))):
@@ -305,12 +429,15 @@ def _info(path: Path, content: bytes) -> dict[str, Any]:
     return dict(info)
 
 
-def write_transfer(saved: SavedChild, write: Any) -> None:
-    """Hand out what ``hv-partition-restore`` reads, by a function that takes bytes."""
+def write_transfer(saved: SavedChild, file: BinaryIO, report: Report) -> None:
+    """Write what ``hv-partition-restore`` reads."""
     pages, contents = saved.info["pages"], saved.info["contents"]
-    write(_TRANSFER.pack(_TRANSFER_MAGIC, len(saved.state), pages, contents))
-    write(saved.state)
-    write(saved.index)
+    file.write(_TRANSFER.pack(_TRANSFER_MAGIC, len(saved.state), pages, contents).ljust(PAGE, b"\0"))
+    done = 0
     for block in saved.blocks():
-        write(block)
-    write(_TRANSFER_END)
+        file.write(block)
+        done += len(block)
+        report(done, contents * PAGE)
+    for part in (saved.state, saved.index, saved.sums, _TRANSFER_END):
+        file.write(part)
+    file.flush()

@@ -30,11 +30,13 @@ from .event_log import LoggedBoot
 from .process import Flavours
 from .results import BenchmarkRun
 from .samples import Samples
+from .saving import Saving
 from .workloads import INIT, Boot, Guest, RootGuest, Start, Workload, start_rom
 
-_GROUPS = ("boots", "guest", "root", "start")
+_GROUPS = ("boots", "guest", "root", "services", "start")
 _GUEST_SOURCE = Path(__file__).with_name("guest.c")
 _ROOT_SOURCE = Path(__file__).with_name("root.c")
+_SAVED_SOURCE = Path(__file__).with_name("saved.c")
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ class _Rounds:
     boots: int
     guest: int
     root: int
+    services: int
     start: int
     repeat: int
 
 
-_FULL = _Rounds(boots=24, guest=24, root=20, start=36, repeat=9)
-_QUICK = _Rounds(boots=2, guest=3, root=2, start=4, repeat=3)
+_FULL = _Rounds(boots=24, guest=24, root=20, services=12, start=36, repeat=9)
+_QUICK = _Rounds(boots=2, guest=3, root=2, services=2, start=4, repeat=3)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +120,8 @@ def _choose_rounds(args: argparse.Namespace) -> _Rounds:
     chosen = _QUICK if args.quick else _FULL
     if args.rounds is None:
         return chosen
-    return _Rounds(args.rounds, args.rounds, args.rounds, args.rounds, chosen.repeat)
+    n = args.rounds
+    return _Rounds(boots=n, guest=n, root=n, services=n, start=n, repeat=chosen.repeat)
 
 
 def _kernel(args: argparse.Namespace) -> tuple[Path, str]:
@@ -140,6 +144,8 @@ def _plan(
         image = build_image(_ROOT_SOURCE, 64, root=True).path
         plan.append((RootGuest(image, rounds.repeat), rounds.root))
         settings["repetitions in the guest"] = str(rounds.repeat)
+    if "services" in groups:
+        plan.append((Saving(build_image(_SAVED_SOURCE, 64, root=True).path), rounds.services))
     if "start" in groups:
         rom = folder / "start.rom"
         rom.write_bytes(start_rom())

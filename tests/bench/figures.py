@@ -205,6 +205,15 @@ FIGURES = (
         1.5,
         1.0,
     ),
+    Figure(
+        "save",
+        "save of a 512 MiB child, 1 MiB / QEMU's own migration of the machine, 1 MiB, both into tmpfs",
+        (ROOT, "save"),
+        (ROOT, "migrate"),
+        1.0,
+        0.5,
+    ),
+    Figure("save-pause", "pause seen by the guest in that save", (ROOT, "save-pause"), None, 1.0, 0.2),
 )
 """The figures with limits, in the table's order."""
 

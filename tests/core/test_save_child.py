@@ -10,6 +10,7 @@ import pytest
 from intercepts import CPUID, EXCEPTION, INSTALL_INTERCEPT, IO_PORT, MSR, install_input
 from ports import Ports, message_info
 from root import CPU_CAP, CPU_WEIGHT, EXPLICIT_SUSPEND, READ, ROOT_ID, Child, Root
+from test_monitor_port import EVENT_PORT, MONITOR_PORT, SHORTEST, Channel
 from test_save_children import FREQUENCY, IO, SPARE_VP, Family, make_family, visible
 from transfers import Stream
 
@@ -141,6 +142,41 @@ def test_ports_are_connected_again(family: Family) -> None:
     assert ports.take(family.child).payload[0] == 9
     assert ports.post(family.child, 5, b"\x08") == Status.SUCCESS
     assert [root.take_message(2).payload[0] for _ in range(4)] == [0, 1, 2, 8]
+
+
+@pytest.mark.parametrize("saved", ["receiver", "sender"])
+def test_siblings_are_connected_again(generation: str, saved: str) -> None:
+    """TLFS 14.5: also monitored notifications go on, whichever of the two partitions was taken back."""
+    channel = Channel(generation)
+    channel.open()
+    channel.enable(1)
+    channel.parameter(0, EVENT_PORT, 7, SHORTEST)
+    m, child = channel.m, getattr(channel, saved)
+    assert m.operator_pause_partition(child.partition, True)
+    stream, pages = m.save_child(child.partition), int(m.gpa_space(child.partition)[1])
+    assert m.restore_child(stream, pages) == child.partition
+    assert m.operator_pause_partition(child.partition, False)
+    channel.root.set_register(child.partition, 0, EXPLICIT_SUSPEND, 0)
+    child.vp = channel.root.handle(child.partition, 0)
+    assert channel.ports.signal(channel.sender, EVENT_PORT, 9) == Status.SUCCESS
+    assert channel.flags() == {9}
+    channel.touch(0)
+    m.advance(2 * SHORTEST)
+    assert not channel.is_pending(0)
+    assert channel.flags() == {7, 9}
+
+
+def test_siblings_of_another_machine(generation: str) -> None:
+    """Where a sibling has lost no connection, it gets none."""
+    channel = Channel(generation)
+    channel.open()
+    m, receiver = channel.m, channel.receiver.partition
+    assert m.operator_pause_partition(receiver, True)
+    stream, pages = m.save_child(receiver), int(m.gpa_space(receiver)[1])
+    for connection in (EVENT_PORT, MONITOR_PORT):
+        assert channel.ports.disconnect(channel.sender.partition, connection) == Status.SUCCESS
+    assert m.restore_child(stream, pages) == receiver
+    assert channel.ports.signal(channel.sender, EVENT_PORT, 9) == Status.INVALID_CONNECTION_ID
 
 
 def test_a_parent_without_its_ports(family: Family) -> None:

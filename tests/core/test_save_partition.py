@@ -413,6 +413,24 @@ def test_input_and_output_overlap(saved: Saved) -> None:
     assert saved.root.machine.call(0, RESTORE, INPUT, INPUT + 120).status == Status.SUCCESS
 
 
+def test_output_page_that_goes_away(saved: Saved) -> None:
+    """TLFS 17.3.1: what could not be handed out comes with the next call, in whatever page."""
+    root, partition = saved.root, saved.partition
+    _, _, stream = try_save(root, partition, START)
+    (gone, other) = root.pages(2)
+    root.machine.write(INPUT, struct.pack("<QII", partition, 0, 0))
+    assert root.try_deposit(partition, [gone]).status == Status.SUCCESS
+    assert root.machine.call(0, SAVE, INPUT, gone * PAGE).status is None
+    state = State.INCOMPLETE
+    while state == State.INCOMPLETE:
+        root.machine.write(INPUT, struct.pack("<QII", partition, 0, 0))
+        assert root.machine.call(0, SAVE, INPUT, other * PAGE).status == Status.SUCCESS
+        word, count = struct.unpack("<II", root.machine.read(other * PAGE, 8))
+        state = State(word)
+        stream += root.machine.read(other * PAGE + 8, count)
+    assert restore(root, saved.target(), stream) == State.COMPLETE
+
+
 # -- Status codes and their precedence --
 
 

@@ -42,6 +42,7 @@ enum action {
     ACT_MESSAGES,
     ACT_REMAP,
     ACT_MEMORY,
+    ACT_TRANSFER,
     ACT_SYNIC,
     ACT_DELETE,
     ACT_IDLE,
@@ -50,14 +51,15 @@ enum action {
 
 /* How often each is chosen, of 256. */
 static const uint8_t weights[ACTIONS] = {
-    [ACT_CALL] = 96,      [ACT_BUILD] = 10,    [ACT_START] = 40, [ACT_REGISTERS] = 16,
+    [ACT_CALL] = 90,      [ACT_BUILD] = 10,    [ACT_START] = 40, [ACT_REGISTERS] = 16,
     [ACT_INTERRUPT] = 16, [ACT_MESSAGES] = 40, [ACT_REMAP] = 12, [ACT_MEMORY] = 16,
-    [ACT_SYNIC] = 6,      [ACT_DELETE] = 2,    [ACT_IDLE] = 2,
+    [ACT_TRANSFER] = 6,   [ACT_SYNIC] = 6,     [ACT_DELETE] = 2, [ACT_IDLE] = 2,
 };
 
 struct villain {
     struct caller caller;
     volatile uint64_t actions[ACTIONS];
+    uint64_t restored; /* streams that were accepted */
     volatile uint64_t messages, faults[FAULTS];
     uint64_t message_types[2]; /* bits: types of 0x80000000 and 0x80010000 on */
 };
@@ -798,6 +800,91 @@ static void act_memory(struct villain *me)
     TRY(*at = one_in(random, 2) ? *at ^ 1 : edge(random));
 }
 
+/* -- Save and restore -- */
+
+#define STREAM_SIZE 0x20000u
+#define TRANSFER_START 1u
+#define TRANSFER_COMPLETE 0u
+#define TRANSFER_INCOMPLETE 1u
+#define CHUNK 4080u
+
+static uint8_t streams[2][STREAM_SIZE];
+
+static void suspend_vps(uint64_t partition, bool suspend)
+{
+    const struct hv_register_assignment to = {.name = HV_REGISTER_ExplicitSuspend, .value.u64 = suspend};
+
+    for (unsigned vp = 0; vp < CHILD_VPS; vp++) {
+        struct hv_in_set_vp_registers input = {.partition = partition, .vp = vp};
+
+        hvcall_set_vp_registers(&input, &to, NULL, 1, NULL);
+    }
+}
+
+/* How long the stream is; it may end anywhere. */
+static unsigned save_stream(uint64_t *random, uint64_t partition, uint8_t *stream)
+{
+    struct hv_in_save_partition_state input = {.partition = partition, .flags = TRANSFER_START};
+    struct hv_out_save_partition_state output = {.state = TRANSFER_INCOMPLETE};
+    unsigned length = 0;
+
+    while (output.state == TRANSFER_INCOMPLETE && length + CHUNK <= STREAM_SIZE && !one_in(random, 64)) {
+        if (hvcall_save_partition_state(&input, &output) != HV_STATUS_SUCCESS || output.count > CHUNK) {
+            break;
+        }
+        memcpy(stream + length, output.data, output.count);
+        length += output.count;
+        input.flags = 0;
+    }
+    return length;
+}
+
+static void restore_stream(struct villain *me, uint64_t partition, const uint8_t *stream, unsigned length)
+{
+    uint64_t *random = &me->caller.random;
+    struct {
+        struct hv_in_restore_partition_state head;
+        uint8_t data[CHUNK];
+    } input;
+    struct hv_out_restore_partition_state output = {.state = TRANSFER_INCOMPLETE};
+    struct hv_call_form form = hv_form_restore_partition_state;
+
+    for (unsigned at = 0; at < length && output.state == TRANSFER_INCOMPLETE; at += output.count) {
+        unsigned count = one_in(random, 4) ? 1 + below(random, CHUNK) : CHUNK;
+
+        if (count > length - at) {
+            count = length - at;
+        }
+        input.head = (struct hv_in_restore_partition_state){
+            .partition = partition, .flags = at && !one_in(random, 256) ? 0 : TRANSFER_START, .count = count};
+        memcpy(input.data, stream + at, count);
+        form.input = (uint16_t)(sizeof(input.head) + count);
+        if (hv_call_simple(&form, &input, &output) != HV_STATUS_SUCCESS || output.count > count) {
+            return;
+        }
+    }
+    me->restored += output.state == TRANSFER_COMPLETE;
+}
+
+/* Often the other VP is at it too, or does something else to the child. */
+static void act_transfer(struct villain *me)
+{
+    uint64_t *random = &me->caller.random, from = random_child(random);
+    uint64_t to = one_in(random, 4) ? random_child(random) : from;
+    uint8_t *stream = streams[cpu_index() % 2];
+    unsigned length;
+
+    suspend_vps(from, true);
+    length = save_stream(random, from, stream);
+    for (unsigned i = below(random, 4); i > 0 && length > 0 && one_in(random, 2); i--) {
+        stream[below(random, length)] ^= 1u << below(random, 8);
+    }
+    suspend_vps(to, true);
+    restore_stream(me, to, stream, length);
+    suspend_vps(from, false);
+    suspend_vps(to, false);
+}
+
 /* -- The root's own SynIC, and its overlay pages -- */
 
 /* Not over the HPET and the local APIC, which the guest needs. */
@@ -890,8 +977,8 @@ static void act_idle(struct villain *me)
 static void (*const functions[ACTIONS])(struct villain *) = {
     [ACT_CALL] = act_call,           [ACT_BUILD] = act_build,         [ACT_START] = act_start,
     [ACT_REGISTERS] = act_registers, [ACT_INTERRUPT] = act_interrupt, [ACT_MESSAGES] = act_messages,
-    [ACT_REMAP] = act_remap,         [ACT_MEMORY] = act_memory,       [ACT_SYNIC] = act_synic,
-    [ACT_DELETE] = act_delete,       [ACT_IDLE] = act_idle,
+    [ACT_REMAP] = act_remap,         [ACT_MEMORY] = act_memory,       [ACT_TRANSFER] = act_transfer,
+    [ACT_SYNIC] = act_synic,         [ACT_DELETE] = act_delete,       [ACT_IDLE] = act_idle,
 };
 
 static void misbehave(struct villain *me)
@@ -975,10 +1062,11 @@ static void print_villain(unsigned cpu)
     for (unsigned i = 0; i < ACTIONS; i++) {
         print(" %llu", (unsigned long long)v->actions[i]);
     }
-    print(" calls %llu successes %llu messages %llu types %llx %llx faults GP %llu MC %llu\n",
-          (unsigned long long)v->caller.calls, (unsigned long long)v->caller.successes, (unsigned long long)v->messages,
-          (unsigned long long)v->message_types[0], (unsigned long long)v->message_types[1],
-          (unsigned long long)v->faults[VECTOR_GP], (unsigned long long)v->faults[VECTOR_MC]);
+    print(" calls %llu successes %llu restored %llu messages %llu types %llx %llx faults GP %llu MC %llu\n",
+          (unsigned long long)v->caller.calls, (unsigned long long)v->caller.successes, (unsigned long long)v->restored,
+          (unsigned long long)v->messages, (unsigned long long)v->message_types[0],
+          (unsigned long long)v->message_types[1], (unsigned long long)v->faults[VECTOR_GP],
+          (unsigned long long)v->faults[VECTOR_MC]);
 }
 
 static bool try_to_delete_all(void)

@@ -28,7 +28,7 @@ END_TIMEOUT = 60.0  # seconds that the guest may run over its time
 SILENCE = 30.0  # seconds that it may say nothing
 STANDSTILL = 5  # lines of the guest, one a second, in which a VP may do nothing
 
-ACTIONS = "call build start registers interrupt messages remap memory synic delete idle".split()
+ACTIONS = "call build start registers interrupt messages remap memory transfer synic delete idle".split()
 SELDOM = {"delete", "idle", "synic"}
 FEWEST_ACTIONS = 5  # per VP and second: a guest that does less is stuck
 
@@ -118,15 +118,18 @@ def standstill(said: str) -> int:
 def check_thoroughness(said: str, seconds: float) -> None:
     """Every VP did something of every kind, calls were made that succeeded, and children got to run."""
     types = [0, 0]
-    ends = re.findall(r"^DONE (\d+)((?: \d+)+) calls (\d+) successes (\d+) .* types (\w+) (\w+) ", said, re.M)
+    ends = re.findall(
+        r"^DONE (\d+)((?: \d+)+) calls (\d+) successes (\d+) restored (\d+) .* types (\w+) (\w+) ", said, re.M
+    )
     assert [int(end[0]) for end in ends] == list(range(VPS)), said[-2000:]
-    for _, counts, calls, successes, *found in ends:
+    for _, counts, calls, successes, _, *found in ends:
         done = dict(zip(ACTIONS, map(int, counts.split())))
         assert len(done) == len(ACTIONS)
         assert sum(done.values()) >= FEWEST_ACTIONS * seconds, done
         assert min(count for name, count in done.items() if name not in SELDOM) > 0, done
         assert int(successes) * 50 > int(calls), (successes, calls)
         types = [old | int(new, 16) for old, new in zip(types, found)]
+    assert sum(int(end[4]) for end in ends) > 0, "no saved state was accepted"
     # Messages about GPAs and the like, and about instructions (TLFS 14.8.2)
     assert all(types), types
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -145,17 +146,19 @@ def test_jobs(root: SyncMachine, tmp_path: Path) -> None:
     root.execute("hv-partition-save", {"job-id": "a", "partition": child, "path": str(path)})
     info = wait_for_job(root, "a")
     assert info["type"] == "hv-partition-save" and "error" not in info
-    assert info["current-progress"] == path.stat().st_size
+    assert info["current-progress"] == info["total-progress"] >= path.stat().st_size
     root.execute("hv-partition-restore", {"job-id": "b", "path": str(path)})
     assert "error" not in wait_for_job(root, "b")
     assert runs(root)
     for content in (b"", b"nothing of the kind" * 100, path.read_bytes()[:-1], path.read_bytes()[:100]):
         path.write_bytes(content)
         root.execute("hv-partition-restore", {"job-id": "c", "path": str(path)})
-        if not content:
-            root.execute("job-cancel", {"id": "c"})
         assert wait_for_job(root, "c")["error"]
         assert runs(root)
+    os.mkfifo(tmp_path / "fifo")
+    for command, arguments in (("hv-partition-save", {"partition": child}), ("hv-partition-restore", {})):
+        root.execute(command, {"job-id": "e", "path": str(tmp_path / "fifo"), **arguments})
+        assert "is no ordinary file" in wait_for_job(root, "e")["error"]
     with pytest.raises(CommandFailed, match="no child partition 99"):
         root.execute("hv-partition-save", {"job-id": "d", "partition": 99, "path": str(path)})
 
