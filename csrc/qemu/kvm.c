@@ -30,13 +30,13 @@ struct capability {
         name, #name                                                                                                    \
     }
 
+/* Beside those without which QEMU itself does not use KVM */
 static const struct capability capabilities[] = {
     CAPABILITY(KVM_CAP_X86_USER_SPACE_MSR), /* synthetic MSRs */
     CAPABILITY(KVM_CAP_X86_MSR_FILTER), /* the same */
     CAPABILITY(KVM_CAP_READONLY_MEM), /* the hypercall page */
     CAPABILITY(KVM_CAP_IMMEDIATE_EXIT), /* flushes of other VPs' TLBs */
     CAPABILITY(KVM_CAP_GET_TSC_KHZ), /* the reference TSC page */
-    CAPABILITY(KVM_CAP_MP_STATE), /* guest idle */
 };
 
 bool mshv_kvm_check(const MicrosoftHypervisor *s, Error **errp)
