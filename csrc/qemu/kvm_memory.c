@@ -89,12 +89,11 @@ static void visit_child(struct walk *walk, uint64_t gpa, uint64_t size, const st
         add_memory(child, gpa, translation->spa + (gpa & (translation->size - 1)), size, read_only);
 }
 
-/* Slots that KVM has, but for some that a VM has by itself */
-static size_t most_slots(void)
+size_t mshv_kvm_most_slots(void)
 {
     int slots = kvm_check_extension(kvm_state, KVM_CAP_NR_MEMSLOTS);
 
-    return slots > 64 ? (size_t)slots - 32 : 32;
+    return MAX(slots, 128) - 32;
 }
 
 static void dirty(void *opaque, uint8_t *host, uint64_t size)
@@ -123,7 +122,7 @@ static void report(const struct mshv_kvm_failure *failure)
 static void update_slots(struct mshv_vp *vp)
 {
     struct mshv_kvm_child *kvm = vp->kvm;
-    struct child_walk child = {.walk = {.vp = vp, .visit = visit_child}, .ranges = {.most = most_slots()}};
+    struct child_walk child = {.walk = {.vp = vp, .visit = visit_child}, .ranges = {.most = mshv_kvm_most_slots()}};
     struct mshv_kvm_failure failure;
 
     RCU_READ_LOCK_GUARD();
