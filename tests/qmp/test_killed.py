@@ -47,8 +47,8 @@ def named_files(process: int) -> set[Path]:
 
 
 def everything_in(folder: Path) -> set[Path]:
-    """Return all names in a folder, whatever they are."""
-    return set(folder.rglob("*"))
+    """Return all names in a folder but those of folders."""
+    return {name for name in folder.rglob("*") if not name.is_dir()}
 
 
 def bound_sockets(process: int) -> set[str]:

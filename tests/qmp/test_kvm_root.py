@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gdb_remote import GdbRemote
 from guest_image import build_image
 from kvm_differences import kvm_is_usable
 from kvm_root import kvm_root_options
+from operator_machine import COMMAND_PORT, Operator
 from test_partitions import CODE, COUNTER, HERE, child_of, count, runs
 from test_save_jobs import qemu_hv
 
@@ -154,3 +156,18 @@ def test_debugger(hv_machine: HvMachineFactory, tmp_path: Path) -> None:
         gdb.must("z0,200000,1")
         gdb.resume()
         assert runs(machine)
+
+
+def test_injected_fault(start_operator: Callable[..., Operator]) -> None:
+    """A guest on KVM gets the status that a rule says."""
+    image = build_image(HERE / "operator_guest.c", 64).path
+    options = {**kvm_root_options(image), "hypervisor": {}, "kernel": None}
+    operator = start_operator(**options)
+    rule = {"id": "r", "point": "hypercall", "target": "HvPostMessage", "action": "status", "status": "0xb", "nth": 2}
+    operator("hv-inject-add", **rule)
+    operator("hv-connect-port", connection_id=9, port_id=COMMAND_PORT)
+    seen = []
+    for _ in range(3):
+        operator.order("post", 9)
+        seen.append(operator.machine.wait_for(r"posted status=(\w+)\n")[1])
+    assert seen == ["0", "b", "0"]
