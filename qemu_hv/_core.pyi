@@ -813,6 +813,7 @@ class Machine:
             a cache line in units of 8 bytes. None means what every such processor has.
         debugging: Whether there is a connection to a debugger (TLFS 20.1).
         fewer_intercepts: Whether CPUID and exceptions of children cannot be intercepted.
+        gpa_ranges_most: How many ranges the map of a child may consist of; 0: any number.
 
     Raises:
         ValueError: A machine like that is not possible; the text says why.
@@ -840,6 +841,7 @@ class Machine:
         processor: tuple[int, int, int] | None = None,
         debugging: bool = False,
         fewer_intercepts: bool = False,
+        gpa_ranges_most: int = 0,
     ) -> None: ...
 
     # -- Instructions of the guest --

@@ -48,12 +48,10 @@ CHAPTERS = [
 # What differs with KVM (docs/architecture.md has the reasons), by chapter and by the name of a call or register.
 KVM_CHAPTERS = {
     "4": "done; #GP, not #UD, at CPL 3",
-    "8": "done but for execute rights",
+    "8": "done but for execute rights; ranges are limited",
     "9": "done but for CPUID and exceptions",
     "11": "done; CPUID stays once a VP has run",
     "13": "done but for SMI; auto-EOI with kernel-irqchip=off",
-    "17": "not tried",
-    "20": "not tried",
     "21": "done; no events that TCG tells of",
 }
 KVM_NAMES = {

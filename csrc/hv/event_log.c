@@ -17,6 +17,7 @@
  * creations and deletions among them, those that succeed and those that fail. Other bits have no events.
  */
 #include "event_log_internal.h"
+#include "gpa_table.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -374,6 +375,7 @@ static void flush_root(struct hv_call *call)
     const struct hv_partition *root = call->vp->hv->machine_partition;
     struct hv_vp_set handles;
 
+    hv_gpa_changed(root->gpa_space);
     hv_vp_handles(root, &root->all_vps, &handles);
     hv_flush_second_stage(call->vp->hv, call->vp, &handles);
 }

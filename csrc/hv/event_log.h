@@ -105,6 +105,8 @@ void hv_event_log_free(struct hv *hv); /* no VP runs, as for the next one */
 void hv_event_log_reset(struct hv *hv); /* the root's groups go with all that belongs to them */
 /* The page of a mapped buffer that the root sees at a page of its GPA space, or NULL. Any thread, no lock. */
 uint8_t *hv_event_log_page(const struct hv *hv, uint64_t gpa_page);
+/* Of a page behind that: how many pages (1 << shift) around it there is no buffer in, if it is in none itself. */
+unsigned hv_event_log_shift(const struct hv *hv, uint64_t gpa_page);
 uint64_t hv_event_log_first_page(const struct hv *hv); /* where such pages begin: aligned to what there is room for */
 /* Post messages for what has become ready; no core lock held. */
 void hv_event_log_notify(struct hv *hv);

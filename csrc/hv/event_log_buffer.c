@@ -80,21 +80,36 @@ uint64_t hv_event_log_first_page(const struct hv *hv)
     return hv->event_log->first_page;
 }
 
-uint8_t *hv_event_log_page(const struct hv *hv, uint64_t gpa_page)
+static const struct hv_event_buffer *buffer_at(const struct hv_event_log *log, uint64_t slot,
+                                               const struct hv_event_group **group)
 {
-    const struct hv_event_log *log = hv->event_log;
-    uint64_t page = gpa_page - log->first_page, slot = page / HV_EVENT_BUFFER_PAGES_MOST;
-    const struct hv_event_group *group;
-    const struct hv_event_buffer *buffer;
-
     if (slot >= log->slot_count)
         return NULL;
-    group = &log->groups[slot % HV_EVENT_LOG_TYPES];
-    buffer = &group->buffers[slot / HV_EVENT_LOG_TYPES];
+    *group = &log->groups[slot % HV_EVENT_LOG_TYPES];
+    return &(*group)->buffers[slot / HV_EVENT_LOG_TYPES];
+}
+
+uint8_t *hv_event_log_page(const struct hv *hv, uint64_t gpa_page)
+{
+    uint64_t page = gpa_page - hv->event_log->first_page;
+    const struct hv_event_group *group;
+    const struct hv_event_buffer *buffer = buffer_at(hv->event_log, page / HV_EVENT_BUFFER_PAGES_MOST, &group);
+
     page %= HV_EVENT_BUFFER_PAGES_MOST;
-    if (!atomic_load_explicit(&buffer->mapped, memory_order_acquire) || page >= group->buffer_pages)
+    if (!buffer || !atomic_load_explicit(&buffer->mapped, memory_order_acquire) || page >= group->buffer_pages)
         return NULL;
     return buffer->pages + page * HV_PAGE_SIZE;
+}
+
+#define SLOT_SHIFT 9 /* HV_EVENT_BUFFER_PAGES_MOST */
+
+unsigned hv_event_log_shift(const struct hv *hv, uint64_t gpa_page)
+{
+    uint64_t slot = (gpa_page - hv->event_log->first_page) >> SLOT_SHIFT;
+    const struct hv_event_group *group;
+    const struct hv_event_buffer *buffer = buffer_at(hv->event_log, slot, &group);
+
+    return buffer && atomic_load_explicit(&buffer->mapped, memory_order_acquire) ? 0 : SLOT_SHIFT;
 }
 
 /* -- States (TLFS 19.1.5); the log's lock is held -- */

@@ -166,6 +166,18 @@ static uint64_t entry_for(const struct job *job, uint64_t target, uint64_t sourc
     return hv_gpa_entry_make(source, job->rights);
 }
 
+/* A run is one range, but may split another. What has fallen apart otherwise, by unmapping, is nobody's to refuse. */
+static bool has_range_for(const struct job *job, uint64_t target, uint64_t source, unsigned count)
+{
+    const struct hv_gpa_space *space = job->child->gpa_space;
+    uint64_t most = job->child->hv->config.gpa_ranges_most, ranges;
+
+    if (!most || !job->parent || job->unmap || job->no_source || space->ranges + 2 <= most)
+        return true;
+    ranges = hv_gpa_ranges_with(space, target, count, entry_for(job, target, source));
+    return ranges <= most || ranges <= space->ranges;
+}
+
 /* Change a run of elements in one large range of the target; counts those that are done. */
 static hv_status change_run(struct job *job, uint64_t target, uint64_t source, unsigned elements)
 {
@@ -184,6 +196,10 @@ static hv_status change_run(struct job *job, uint64_t target, uint64_t source, u
             status = HV_STATUS_NO_RESOURCES; /* as for all that the policy denies */
     }
     good -= good % job->pages;
+    if (good && !has_range_for(job, target, source, good)) {
+        status = HV_STATUS_NO_RESOURCES;
+        good = 0;
+    }
     if (good) {
         set = hv_gpa_set(job->child->gpa_space, target, good, entry_for(job, target, source), &job->change, &done);
         status = set == HV_STATUS_SUCCESS ? status : set;

@@ -392,8 +392,8 @@ static bool translate_event_log(const struct hv_partition *partition, uint64_t p
     first = hv_event_log_first_page(partition->hv);
     out->page = hv_event_log_page(partition->hv, page);
     if (!out->page) {
-        if (page < first)
-            shrink(out, shift_without(page, first));
+        /* Behind there, each slot is looked at on its own, and each page of one that is in use. */
+        shrink(out, page < first ? shift_without(page, first) : hv_event_log_shift(partition->hv, page));
         return false;
     }
     out->kind = HV_TRANSLATION_OVERLAY;

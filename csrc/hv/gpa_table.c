@@ -595,7 +595,53 @@ static hv_status set_block(struct hv_gpa_space *space, uint64_t page, uint64_t v
     return HV_STATUS_SUCCESS;
 }
 
-hv_status hv_gpa_set(struct hv_gpa_space *space, uint64_t page, unsigned count, uint64_t value,
+/* -- Ranges: what a platform that keeps a copy of the map has to tell apart -- */
+
+static bool counts_ranges(const struct hv_gpa_space *space)
+{
+    return !space->identity && space->partition->hv->config.gpa_ranges_most;
+}
+
+static bool begins_range(uint64_t before, uint64_t value)
+{
+    return value && !(value & (HV_GPA_NO_SOURCE | HV_GPA_DEPOSITED)) && value != before + PAGE_STEP;
+}
+
+static uint64_t value_at(const struct hv_gpa_space *space, uint64_t page)
+{
+    return page < space->partition->hv->gpa_limit >> HV_PAGE_SHIFT ? hv_gpa_lookup(space, page).value : 0;
+}
+
+/* How many ranges begin in these pages and the one behind them. */
+static uint64_t count_ranges(const struct hv_gpa_space *space, uint64_t page, unsigned count)
+{
+    uint64_t before, ranges = 0, step;
+
+    if (!counts_ranges(space))
+        return 0;
+    before = value_at(space, page - 1);
+    for (uint64_t at = page; at < page + count; at += step) {
+        struct hv_gpa_entry entry = hv_gpa_lookup(space, at);
+
+        ranges += begins_range(before, entry.value);
+        step = (UINT64_C(1) << entry.shift) - at % (UINT64_C(1) << entry.shift);
+        step = step < page + count - at ? step : page + count - at;
+        before = entry.value ? entry.value + (step - 1) * PAGE_STEP : 0;
+    }
+    return ranges + begins_range(before, value_at(space, page + count));
+}
+
+uint64_t hv_gpa_ranges_with(const struct hv_gpa_space *space, uint64_t page, unsigned count, uint64_t value)
+{
+    uint64_t last = value ? value + (count - 1) * PAGE_STEP : 0;
+
+    return space->ranges - count_ranges(space, page, count) + begins_range(value_at(space, page - 1), value) +
+           begins_range(last, value_at(space, page + count));
+}
+
+/* -- The whole of it -- */
+
+static hv_status set(struct hv_gpa_space *space, uint64_t page, unsigned count, uint64_t value,
                      struct hv_gpa_change *change, unsigned *done)
 {
     struct path path;
@@ -614,6 +660,16 @@ hv_status hv_gpa_set(struct hv_gpa_space *space, uint64_t page, unsigned count, 
     return set_pages(space, page, count, value, change, done);
 }
 
+hv_status hv_gpa_set(struct hv_gpa_space *space, uint64_t page, unsigned count, uint64_t value,
+                     struct hv_gpa_change *change, unsigned *done)
+{
+    uint64_t before = count_ranges(space, page, count);
+    hv_status status = set(space, page, count, value, change, done);
+
+    space->ranges += count_ranges(space, page, count) - before;
+    return status;
+}
+
 /* What an entry adds to its table's breaks, at its beginning and at its end. */
 static unsigned count_breaks(struct hv_gpa_table *table, unsigned index)
 {
@@ -629,9 +685,9 @@ static unsigned count_breaks(struct hv_gpa_table *table, unsigned index)
 hv_status hv_gpa_set_deposited(struct hv_gpa_space *space, uint64_t page, bool deposited)
 {
     unsigned index = index_at(page, 0);
+    uint64_t value, before = count_ranges(space, page, 1);
     struct hv_gpa_table *table;
     struct path path;
-    uint64_t value;
 
     descend(space, page, 0, &path);
     if (!extend(space, page, 0, &path))
@@ -648,6 +704,7 @@ hv_status hv_gpa_set_deposited(struct hv_gpa_space *space, uint64_t page, bool d
         table->breaks = (uint16_t)(table->breaks + count_breaks(table, index));
     }
     settle(space, page, &path);
+    space->ranges += count_ranges(space, page, 1) - before;
     hv_gpa_changed(space);
     return HV_STATUS_SUCCESS;
 }
@@ -677,5 +734,6 @@ static void clear_tables(struct hv_gpa_space *space, struct hv_gpa_table *table,
 void hv_gpa_clear(struct hv_gpa_space *space)
 {
     clear_tables(space, space->top, space->levels - 1);
+    space->ranges = 0;
     hv_gpa_changed(space);
 }

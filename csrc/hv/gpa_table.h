@@ -85,6 +85,7 @@ struct hv_gpa_space {
     struct hv_gpa_table *unused;
     struct hv_gpa_use_node *uses;
     _Atomic uint64_t bytes; /* of the host's memory */
+    uint64_t ranges; /* counted where their number is limited, of a child: pages that continue each other are one */
     _Atomic uint64_t mapped_pages; /* with a page behind them; of the root those that are not as at boot */
 
     struct hv_vp_lock overlay_lock; /* leaf lock, as a VP's: serializes writers of the next lines */
@@ -122,6 +123,8 @@ struct hv_gpa_change {
  */
 hv_status hv_gpa_set(struct hv_gpa_space *space, uint64_t page, unsigned count, uint64_t value,
                      struct hv_gpa_change *change, unsigned *done);
+/* How many ranges there would be then; likewise. */
+uint64_t hv_gpa_ranges_with(const struct hv_gpa_space *space, uint64_t page, unsigned count, uint64_t value);
 /* Mark or unmark one page that is mapped with all rights; the same locks. */
 hv_status hv_gpa_set_deposited(struct hv_gpa_space *space, uint64_t page, bool deposited);
 /* Unmap everything; deposited pages too. The same locks. */

@@ -27,6 +27,7 @@ struct hv_config {
     uint32_t spinlock_retries; /* CPUID 0x40000004 EBX; 0xFFFFFFFF: never notify */
     uint32_t vp_count; /* 1..HV_MAX_VPS, of the machine's partition; with `root` as many logical processors */
     uint32_t gpa_bits; /* physical address width: the GPA space ends at 1 << gpa_bits */
+    uint32_t gpa_ranges_most; /* that the map of a child may consist of; 0: any number */
     uint64_t tsc_frequency; /* Hz, as the guest reads its TSC */
     bool fixed_cpuid; /* what CPUID answers cannot change while the guest runs */
     bool fewer_intercepts; /* the platform does not tell of a child's CPUID and exceptions */

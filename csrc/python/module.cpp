@@ -52,7 +52,7 @@ make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint6
              uint64_t apic_frequency, std::optional<uint64_t> privileges, std::optional<uint32_t> features,
              std::optional<uint32_t> recommendations, std::optional<uint32_t> spinlock_retries, uint32_t gpa_bits,
              const std::string &hypercall_code, bool root, std::optional<std::array<uint64_t, 3>> processor,
-             bool debugging, bool fewer_intercepts)
+             bool debugging, bool fewer_intercepts, uint32_t gpa_ranges_most)
 {
     MachineConfig config;
     hv_config_defaults(&config.core, generation_of(generation));
@@ -70,6 +70,7 @@ make_machine(const std::string &generation, uint32_t vps, uint64_t memory, uint6
     }
     config.core.fewer_intercepts = fewer_intercepts;
     config.core.gpa_bits = gpa_bits;
+    config.core.gpa_ranges_most = gpa_ranges_most;
     config.core.tsc_frequency = tsc_frequency;
     config.core.apic_frequency = apic_frequency;
     config.core.privileges = privileges.value_or(config.core.privileges);
@@ -577,7 +578,7 @@ PYBIND11_MODULE(_core, module)
              "apic_frequency"_a = UINT64_C(1000000000), "privileges"_a = py::none(), "features"_a = py::none(),
              "recommendations"_a = py::none(), "spinlock_retries"_a = py::none(), "gpa_bits"_a = 36,
              "hypercall_code"_a = py::bytes("\xF3\x0F\x1E\xFA\x0F\x01\xC1\xC3", 8), "root"_a = false,
-             "processor"_a = py::none(), "debugging"_a = false, "fewer_intercepts"_a = false);
+             "processor"_a = py::none(), "debugging"_a = false, "fewer_intercepts"_a = false, "gpa_ranges_most"_a = 0);
     add_guest_side(type);
     add_memory(type);
     add_time(type);

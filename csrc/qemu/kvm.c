@@ -30,13 +30,13 @@ struct capability {
         name, #name                                                                                                    \
     }
 
+/* Beside those without which QEMU itself does not use KVM */
 static const struct capability capabilities[] = {
     CAPABILITY(KVM_CAP_X86_USER_SPACE_MSR), /* synthetic MSRs */
     CAPABILITY(KVM_CAP_X86_MSR_FILTER), /* the same */
     CAPABILITY(KVM_CAP_READONLY_MEM), /* the hypercall page */
     CAPABILITY(KVM_CAP_IMMEDIATE_EXIT), /* flushes of other VPs' TLBs */
     CAPABILITY(KVM_CAP_GET_TSC_KHZ), /* the reference TSC page */
-    CAPABILITY(KVM_CAP_MP_STATE), /* guest idle */
 };
 
 bool mshv_kvm_check(const MicrosoftHypervisor *s, Error **errp)
@@ -95,6 +95,9 @@ static bool adapt_to_kernel_apic(const MicrosoftHypervisor *s, struct hv_config 
     return true;
 }
 
+/* Slots of a child that are not for what its parent maps, but for pages laid over that, which also split ranges. */
+#define FOR_OVERLAYS 64
+
 bool mshv_kvm_adapt_config(const MicrosoftHypervisor *s, struct hv_config *config, Error **errp)
 {
     if (refuse(s, MSHV_PRIVILEGES, HV_PRIVILEGE_AccessTscInvariantControls, "access-tsc-invariant-controls",
@@ -102,6 +105,7 @@ bool mshv_kvm_adapt_config(const MicrosoftHypervisor *s, struct hv_config *confi
         return false;
     config->fixed_cpuid = true;
     config->fewer_intercepts = true;
+    config->gpa_ranges_most = (uint32_t)mshv_kvm_most_slots() - FOR_OVERLAYS;
     /* INVLPG and the guest's own shootdown cost less than leaving KVM. */
     default_off(s, config, HV_RECOMMENDATION_UseHypercallForRemoteFlush);
     return !kvm_irqchip_in_kernel() || adapt_to_kernel_apic(s, config, errp);

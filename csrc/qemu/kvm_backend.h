@@ -33,6 +33,8 @@ void mshv_kvm_sync_child(struct mshv_vp *vp);
 /* Before a root VP enters the guest: whether what it sees has changed, and it has to leave for that. */
 bool mshv_kvm_root_is_stale(const MicrosoftHypervisor *s);
 void mshv_kvm_sync_root_soon(struct mshv_vp *vp);
+/* The slots that a child's VM may have: KVM's, but for some that a VM has by itself. */
+size_t mshv_kvm_most_slots(void);
 void mshv_kvm_log_child(struct mshv_kvm_child *child, bool on);
 
 /* kvm_child.c */

@@ -410,15 +410,15 @@ static enum next memory_intercept(struct mshv_vp *vp, const struct kvm_run *run,
     return finish(vp, exit);
 }
 
-/* TLFS 4.12; the write has been retired, and nothing of it happened. */
-static enum next refuse_write(struct mshv_vp *vp, const struct kvm_run *run)
+/* TLFS 4.12, 21.1.2: an exception; the write has been retired, and nothing of it happened. */
+static enum next refuse_write(struct mshv_vp *vp, const struct kvm_run *run, enum hv_exit exit)
 {
     uint64_t gva;
 
     mshv_kvm_get_registers(vp);
     undo_memory(vp, run, &gva);
     complete_instruction(CPU(vp->cpu));
-    return finish(vp, HV_EXIT_GP);
+    return finish(vp, exit);
 }
 
 static void access_apic(struct mshv_vp *vp, struct kvm_run *run)
@@ -467,7 +467,9 @@ static enum next memory_exit(struct mshv_vp *vp, struct kvm_run *run)
     case HV_TRANSLATION_DENIED:
         return memory_intercept(vp, run, false);
     case HV_TRANSLATION_FAULT:
-        return refuse_write(vp, run);
+        return refuse_write(vp, run, HV_EXIT_GP);
+    case HV_TRANSLATION_CHECK:
+        return refuse_write(vp, run, HV_EXIT_MC);
     default:
         access_memory(vp, run, &translation);
         return NEXT_GO_ON;
@@ -611,9 +613,17 @@ static enum next idle(struct mshv_vp *vp, bool any_interrupt)
     return NEXT_LEAVE;
 }
 
+/* One that it cannot take shuts a processor down. */
+static bool can_take_machine_check(X86CPU *cpu)
+{
+    return (cpu->env.cr[4] & CR4_MCE_MASK) && !(cpu->env.mcg_status & MCG_STATUS_MCIP);
+}
+
 static enum next finish(struct mshv_vp *vp, enum hv_exit exit)
 {
-    switch (mshv_finish(vp, exit)) {
+    X86HypervisorExit end = mshv_finish(vp, exit);
+
+    switch (end) {
     case X86_HYPERVISOR_DONE:
     case X86_HYPERVISOR_LEAVE:
     case X86_HYPERVISOR_NATIVE:
@@ -626,12 +636,15 @@ static enum next finish(struct mshv_vp *vp, enum hv_exit exit)
         return NEXT_GO_ON;
     case X86_HYPERVISOR_INTERCEPT:
         return NEXT_LEAVE;
+    case X86_HYPERVISOR_MC:
+        if (!can_take_machine_check(vp->cpu))
+            return finish(vp, hv_triple_fault(vp->core));
+        /* fall through */
     case X86_HYPERVISOR_GP:
-        kvm_hypervisor_raise(vp->cpu, X86_HYPERVISOR_GP);
+        kvm_hypervisor_raise(vp->cpu, end);
         take_event(&vp->cpu->env);
         return NEXT_GO_ON;
     case X86_HYPERVISOR_UD:
-    case X86_HYPERVISOR_MC:
         break;
     }
     g_assert_not_reached();
@@ -729,11 +742,22 @@ static bool enter(struct mshv_vp *vp)
     return ret != -EINTR && ret != -EAGAIN;
 }
 
+/* KVM's debugging is for one guest, by virtual address (accel/kvm): a debugger may look at a child, but not step it. */
+static int refuse_step(struct mshv_vp *vp)
+{
+    error_report(TYPE_MICROSOFT_HYPERVISOR ": with KVM, single steps are not possible in CPU %d, which runs a child "
+                                           "partition; use -accel tcg",
+                 CPU(vp->cpu)->cpu_index);
+    return EXCP_DEBUG;
+}
+
 static int exec_child(X86Hypervisor *hv, X86CPU *cpu)
 {
     struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
     enum next next = NEXT_GO_ON;
 
+    if (unlikely(CPU(cpu)->singlestep_enabled))
+        return refuse_step(vp);
     if (!be_ready(vp)) {
         hv_triple_fault(vp->core);
         return EXCP_INTERRUPT;

@@ -89,12 +89,11 @@ static void visit_child(struct walk *walk, uint64_t gpa, uint64_t size, const st
         add_memory(child, gpa, translation->spa + (gpa & (translation->size - 1)), size, read_only);
 }
 
-/* Slots that KVM has, but for some that a VM has by itself */
-static size_t most_slots(void)
+size_t mshv_kvm_most_slots(void)
 {
     int slots = kvm_check_extension(kvm_state, KVM_CAP_NR_MEMSLOTS);
 
-    return slots > 64 ? (size_t)slots - 32 : 32;
+    return MAX(slots, 128) - 32;
 }
 
 static void dirty(void *opaque, uint8_t *host, uint64_t size)
@@ -123,7 +122,7 @@ static void report(const struct mshv_kvm_failure *failure)
 static void update_slots(struct mshv_vp *vp)
 {
     struct mshv_kvm_child *kvm = vp->kvm;
-    struct child_walk child = {.walk = {.vp = vp, .visit = visit_child}, .ranges = {.most = most_slots()}};
+    struct child_walk child = {.walk = {.vp = vp, .visit = visit_child}, .ranges = {.most = mshv_kvm_most_slots()}};
     struct mshv_kvm_failure failure;
 
     RCU_READ_LOCK_GUARD();
@@ -182,7 +181,7 @@ void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struc
 
 /* -- The root: regions over the machine's memory -- */
 
-enum region_kind { REGION_PAGE, REGION_CODE, REGION_DENIED, REGION_KINDS };
+enum region_kind { REGION_PAGE, REGION_CODE, REGION_STATS, REGION_DENIED };
 
 struct mshv_kvm_region {
     MemoryRegion region;
@@ -252,6 +251,9 @@ static void init_region(struct mshv_kvm_region *r)
     case REGION_CODE:
         mshv_init_code_page(r->machine, &r->region, "microsoft-hypervisor-code", r->page);
         break;
+    case REGION_STATS:
+        mshv_init_stats_page(r->machine, &r->region, "microsoft-hypervisor-stats", r->page);
+        break;
     default:
         memory_region_init_io(&r->region, owner, &denied_ops, r, "microsoft-hypervisor-denied", HV_PAGE_SIZE);
         break;
@@ -268,6 +270,11 @@ static void show_region(struct mshv_kvm_root *root, struct mshv_kvm_region *r)
     r->shown = true;
 }
 
+static bool has_page_of_its_own(enum region_kind kind)
+{
+    return kind == REGION_CODE || kind == REGION_STATS;
+}
+
 /* Regions are kept: a memory map that has gone out of use may still name them. */
 static struct mshv_kvm_region *find_region(MicrosoftHypervisor *s, struct mshv_kvm_root *root,
                                            const struct mshv_kvm_region *like)
@@ -282,7 +289,7 @@ static struct mshv_kvm_region *find_region(MicrosoftHypervisor *s, struct mshv_k
         if (r->shown && r->gpa == like->gpa && r->size == like->size && r->page == like->page &&
             r->rights == like->rights)
             return r;
-        if (!r->shown && !r->wanted && (r->kind != REGION_CODE || r->page == like->page))
+        if (!r->shown && !r->wanted && (!has_page_of_its_own(r->kind) || r->page == like->page))
             found = r;
     }
     if (!found) {
@@ -305,6 +312,16 @@ struct root_walk {
     GArray *wanted; /* struct mshv_kvm_region */
 };
 
+static enum region_kind kind_of_page(struct mshv_vp *vp, uint64_t gpa, unsigned rights)
+{
+    struct hv_translation write;
+
+    if (rights & HV_ACCESS_WRITE)
+        return REGION_PAGE;
+    hv_translate_gpa(vp->core, gpa, HV_ACCESS_WRITE, &write);
+    return write.kind == HV_TRANSLATION_FAULT ? REGION_CODE : REGION_STATS;
+}
+
 static void visit_root(struct walk *walk, uint64_t gpa, uint64_t size, const struct hv_translation *translation)
 {
     struct root_walk *root = container_of(walk, struct root_walk, walk);
@@ -313,7 +330,7 @@ static void visit_root(struct walk *walk, uint64_t gpa, uint64_t size, const str
         root->wanted->len ? &g_array_index(root->wanted, struct mshv_kvm_region, root->wanted->len - 1) : NULL;
 
     if (translation->kind == HV_TRANSLATION_OVERLAY) {
-        wanted.kind = translation->rights & HV_ACCESS_WRITE ? REGION_PAGE : REGION_CODE;
+        wanted.kind = kind_of_page(walk->vp, gpa, translation->rights);
         wanted.page = translation->page;
         wanted.rights = 0;
     } else if (translation->kind == HV_TRANSLATION_RAM && translation->rights == HV_ACCESS_ALL) {

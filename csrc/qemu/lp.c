@@ -13,6 +13,7 @@
 #include "hw/core/cpu.h"
 #include "qemu/main-loop.h"
 #include "system/cpus.h"
+#include "system/kvm.h"
 #include "system/runstate.h"
 #include "trace.h"
 
@@ -217,11 +218,26 @@ static X86CPU *exec_pick(X86Hypervisor *hv, X86CPU *carrier)
     }
 }
 
+/* QEMU lets a thread that executes KVM sleep without asking again; its LP is idle from now on (TLFS 6.4.1). */
+static void go_idle(struct mshv_lp *lp)
+{
+    struct hv_vp *core;
+    uint64_t slice;
+
+    core = hv_schedule(lp->machine->core, lp->index, is_interrupted(lp), &slice);
+    set_slice(lp, slice);
+    if (core)
+        hv_stopped(core); /* it has just come: the thread will not sleep, and finds it */
+}
+
 static void exec_done(X86Hypervisor *hv, X86CPU *carrier, X86CPU *cpu)
 {
     struct mshv_vp *vp = mshv_vp_of((MicrosoftHypervisor *)hv, cpu);
+    struct mshv_lp *lp = lp_of(hv, carrier);
 
     hv_stopped(vp->core);
+    if (kvm_enabled() && !hv_lp_has_work(lp->machine->core, lp->index))
+        go_idle(lp);
 }
 
 static bool carried_cpus_are_idle(X86Hypervisor *hv, X86CPU *carrier)

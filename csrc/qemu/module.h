@@ -296,6 +296,8 @@ void mshv_set_overlay(void *context, enum hv_overlay_kind kind, hv_vp_handle vp,
 size_t mshv_hypercall_code(void *context, uint8_t *code);
 /* A page that the machine's VPs can read and execute, with a copy of the content; a write is #GP. */
 void mshv_init_code_page(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, const void *page);
+/* One that they can read only, with the content as the core changes it; a write is #MC. */
+void mshv_init_stats_page(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, void *page);
 
 void mshv_set_timer(void *context, hv_vp_handle vp, unsigned timer, uint64_t tsc);
 void mshv_timers_init(struct mshv_vp *vp);

@@ -12,6 +12,9 @@
 #include "hw/i386/x86.h"
 #include "hw/qdev-core.h"
 #include "qapi/error.h"
+#include "qobject/qbool.h"
+#include "qobject/qstring.h"
+#include "qom/qom-qobject.h"
 #include "qemu/error-report.h"
 #include "qemu/memalign.h"
 #include "qemu/module.h"
@@ -34,17 +37,43 @@ struct hv *microsoft_hypervisor_core(void)
     return x86_hypervisor ? MICROSOFT_HYPERVISOR(x86_hypervisor)->core : NULL;
 }
 
-/* -- When the machine is complete -- */
+/* -- The machine's CPUs -- */
 
-static bool check_cpu(X86CPU *cpu, Error **errp)
+/* Whether a property has the value that a CPU has without a word about it; what has no default is off or empty. */
+static bool is_default(Object *cpu, ObjectProperty *property)
 {
-    if (!cpu->hyperv_features && !cpu->hyperv_passthrough &&
-        cpu->hyperv_spinlock_attempts == HYPERV_SPINLOCK_NEVER_NOTIFY)
-        return true;
-    error_setg(errp, "hv-* flags of -cpu belong to KVM's own emulation; remove them and use the properties of "
-                     "-object " TYPE_MICROSOFT_HYPERVISOR);
-    return false;
+    QObject *value = object_property_get_qobject(cpu, property->name, &error_abort);
+    QString *string = qobject_to(QString, value);
+    QBool *flag = qobject_to(QBool, value);
+
+    bool same = property->defval ? qobject_is_equal(value, property->defval)
+                : string         ? !*qstring_get_str(string)
+                                 : flag && !qbool_get_bool(flag);
+
+    qobject_unref(value);
+    return same;
 }
+
+/* Before KVM makes a processor that has its own emulation, which not every host's can. */
+static bool check_cpu(X86Hypervisor *hv, X86CPU *cpu, Error **errp)
+{
+    ObjectPropertyIterator iterator;
+    ObjectProperty *property;
+
+    object_property_iter_init(&iterator, OBJECT(cpu));
+    while ((property = object_property_iter_next(&iterator))) {
+        if (!g_str_has_prefix(property->name, "hv-") || is_default(OBJECT(cpu), property))
+            continue;
+        error_setg(errp,
+                   "%s of -cpu belongs to KVM's own emulation of Hyper-V; remove it and use the properties of "
+                   "-object " TYPE_MICROSOFT_HYPERVISOR,
+                   property->name);
+        return false;
+    }
+    return true;
+}
+
+/* -- When the machine is complete -- */
 
 /* The number of VPs that the machine's possible CPUs need. */
 static bool count_vps(MicrosoftHypervisor *s, const CPUArchIdList *cpus, Error **errp)
@@ -116,11 +145,7 @@ static bool bind_vps(MicrosoftHypervisor *s, Error **errp)
     }
     CPU_FOREACH(cs)
     {
-        X86CPU *cpu = X86_CPU(cs);
-
-        if (!check_cpu(cpu, errp))
-            return false;
-        mshv_bind_cpu(s->by_cpu[cs->cpu_index], cpu);
+        mshv_bind_cpu(s->by_cpu[cs->cpu_index], X86_CPU(cs));
     }
     return !mshv_is_root(s) || check_lps(s, errp);
 }
@@ -263,6 +288,7 @@ static void class_init(ObjectClass *oc, void *data)
 
     ucc->complete = complete;
     ucc->can_be_deleted = can_be_deleted;
+    X86_HYPERVISOR_CLASS(oc)->check_cpu = check_cpu;
     mshv_set_hooks(X86_HYPERVISOR_CLASS(oc));
     mshv_add_properties(oc);
 }

@@ -45,7 +45,7 @@ static MemTxResult hypercall_page_write(void *opaque, hwaddr addr, uint64_t data
     return MEMTX_OK;
 }
 
-/* TLFS 21.1.2: writing to a statistics page is #MC. */
+/* TLFS 21.1.2, 19.1.6: writing to a statistics page or a buffer of the event log is #MC. */
 static MemTxResult stats_page_write(void *opaque, hwaddr addr, uint64_t data, unsigned size, MemTxAttrs attrs)
 {
     CPUState *cs = current_cpu;
@@ -95,7 +95,7 @@ void mshv_init_code_page(MicrosoftHypervisor *s, MemoryRegion *region, const cha
 }
 
 /* Memory for reads, whose content the core changes; a device for writes. Never finalized, as overlays are not. */
-static void create_stats_region(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, void *page)
+void mshv_init_stats_page(MicrosoftHypervisor *s, MemoryRegion *region, const char *name, void *page)
 {
     memory_region_init_io(region, OBJECT(s), &stats_page_ops, s, name, HV_PAGE_SIZE);
     region->rom_device = true;
@@ -111,7 +111,7 @@ static void create_region(MicrosoftHypervisor *s, struct mshv_overlay *overlay, 
     if (access == HV_OVERLAY_READ_EXECUTE) {
         mshv_init_code_page(s, region, name, page); /* its content stays what it was when the core was made */
     } else if (access == HV_OVERLAY_READ_ONLY) {
-        create_stats_region(s, region, name, page);
+        mshv_init_stats_page(s, region, name, page);
     } else {
         memory_region_init_ram_ptr(region, OBJECT(s), name, HV_PAGE_SIZE, page);
     }

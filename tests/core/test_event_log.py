@@ -41,7 +41,7 @@ from event_log import (
 from root import ROOT_ID, Child
 from simulated_guest import FAST, INPUT, OUTPUT, PAGE, SELF
 
-from qemu_hv._core import Exit, GpaFault, Machine, MachineCheck, RestoreError, Status
+from qemu_hv._core import Exit, GpaFault, Machine, MachineCheck, RestoreError, Status, Translation
 
 GROUP_COST = 4
 ALL_CALLS = [
@@ -374,6 +374,19 @@ def test_map_is_seen_at_once(root: LoggingRoot) -> None:
     assert root.machine.second_stage_flushes == [(0, [0, 1])]
     assert root.simple(UNMAP_BUFFER, 0, vp=1) == Status.SUCCESS
     assert root.machine.second_stage_flushes == [(0, [0, 1]), (1, [0, 1])]
+
+
+def test_a_translation_reaches_over_no_buffer(root: LoggingRoot) -> None:
+    """TLFS 19.1.6: what is around a buffer's pages is not taken for all alike."""
+    root.set_up(buffers=2)
+    pages = {page for index in range(2) for page in root.pages_of[DIAGNOSTICS, index]}
+    for page in pages:
+        assert root.machine.translate(0, page * 0x1000, 1)[0::3] == (Translation.OVERLAY, 0x1000)
+    for page in {page + distance for page in pages for distance in (-513, -512, -1, 1, 511, 512, 513)} - pages:
+        found, _, _, size = root.machine.translate(0, page * 0x1000, 1)
+        first = page - page % (size // 0x1000)
+        assert found == Translation.RAM
+        assert not pages & set(range(first, first + size // 0x1000))
 
 
 # -- States of a buffer (TLFS 19.1.5) --

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections.abc import Callable
 
@@ -668,3 +669,105 @@ TestMapModel2008R2 = MapModel2008R2.TestCase
 TestMapModel2008R2.settings = settings(settings.get_profile("core"), max_examples=10)
 TestLimitedMapModel = LimitedMapModel.TestCase
 TestLimitedMapModel.settings = settings(settings.get_profile("core"), max_examples=15)
+
+
+# -- A platform that can keep only so many ranges (docs/architecture.md, KVM) --
+
+RANGES = 8
+
+
+@pytest.fixture
+def few_ranges(generation: str) -> Root:
+    """A root whose children's maps may consist of a few ranges."""
+    return Root(generation, memory=64 * MIB, gpa_ranges_most=RANGES)
+
+
+def scatter(root: Root, partition: int, count: int) -> HypercallResult:
+    """Map pages that do not continue each other, from page 0 on."""
+    return root.try_map(partition, 0, root.pages(2 * count)[::2])
+
+
+def test_ranges_are_limited(few_ranges: Root) -> None:
+    """TLFS 8.3.1: NO_RESOURCES for the first page that is one range too many; those before are mapped."""
+    root = few_ranges
+    child = root.partition(vps=1, memory=0)
+    result = scatter(root, child, RANGES + 3)
+    assert (result.status, result.reps_completed) == (Status.NO_RESOURCES, RANGES)
+    vp = root.handle(child, 0)
+    assert mapped(root, vp, RANGES - 1) is not None
+    assert mapped(root, vp, RANGES) is None
+
+
+def test_what_adds_no_range_is_mapped(few_ranges: Root) -> None:
+    """At the limit a range may still grow, at both ends, and be replaced; a gap that is closed makes room."""
+    root = few_ranges
+    child = root.partition(vps=1, memory=0)
+    base = root.pages(64)[0]
+    for number in range(RANGES):
+        assert root.try_map(child, 4 * number + 1, [base + 4 * number + 1]).status == Status.SUCCESS
+    assert root.try_map(child, 0x1000, [base]).status == Status.NO_RESOURCES
+    assert root.try_map(child, 2, [base + 2]).status == Status.SUCCESS
+    assert root.try_map(child, 0, [base]).status == Status.SUCCESS
+    assert root.try_map(child, 1, [base + 1], ALL).status == Status.SUCCESS
+    assert root.try_map(child, 1, [base + 1], READ).status == Status.NO_RESOURCES  # in the middle: two more
+    assert root.try_map(child, 9, [base + 40]).status == Status.SUCCESS
+    assert root.try_map(child, 9, [base + 9]).status == Status.SUCCESS
+    assert root.try_map(child, 0x1000, [base]).status == Status.NO_RESOURCES
+    assert root.try_map(child, 3, [base + 3, base + 4]).status == Status.SUCCESS  # 0 to 5 are one range now
+    assert root.try_map(child, 0x1000, [base]).status == Status.SUCCESS
+    assert root.try_map(child, 0x2000, [base]).status == Status.NO_RESOURCES
+
+
+def test_unmapping_is_never_refused(few_ranges: Root) -> None:
+    """TLFS 8.3.3: a hole may make one range more than there may be; nothing is mapped until there are fewer."""
+    root = few_ranges
+    child = root.partition(vps=1, memory=0)
+    first = root.map_memory(child, 0x100, 5)
+    assert scatter(root, child, RANGES - 1).status == Status.SUCCESS
+    root.unmap(child, 0x102)
+    assert root.try_map(child, 0x200, [first]).status == Status.NO_RESOURCES
+    assert root.try_map(child, 0x102, [first + 2]).status == Status.SUCCESS
+    root.unmap(child, 0, RANGES - 1)
+    assert scatter(root, child, RANGES - 1).status == Status.SUCCESS
+    assert scatter(root, root.partition(memory=0), RANGES).status == Status.SUCCESS  # each partition for itself
+
+
+def test_large_pages_are_ranges(few_ranges: Root) -> None:
+    """A large range is one, two that continue each other are one, and pages in their middle split them."""
+    root = few_ranges
+    child = root.partition(vps=1, memory=0)
+    large = BLOCK * 8  # the machine's page, below which the root's own are
+    for number in range(2):
+        data = [large + number * BLOCK + page for page in range(BLOCK)]
+        for part in range(0, BLOCK, 256):
+            assert root.try_map(child, BLOCK * (4 + number) + part, data[part : part + 256]).status == Status.SUCCESS
+    assert scatter(root, child, RANGES).reps_completed == RANGES - 1
+    root.unmap(child, BLOCK * 5, BLOCK)
+    assert root.try_map(child, 0x300, [large]).status == Status.NO_RESOURCES
+    root.unmap(child, BLOCK * 4, BLOCK)
+    assert root.try_map(child, 0x300, [large]).status == Status.SUCCESS
+
+
+def test_ranges_are_counted_right(few_ranges: Root) -> None:
+    """Whatever is mapped and unmapped, the limit is where the map's own content says."""
+    root = few_ranges
+    generator = random.Random(4)
+    child = root.partition(vps=1, memory=0)
+    base = root.pages(64)[0]
+    content: dict[int, int] = {}
+
+    def ranges(of: dict[int, int]) -> int:
+        return sum(of.get(page - 1) != source - 1 for page, source in of.items())
+
+    for _ in range(2000):
+        target, source, count = generator.randrange(16), base + generator.randrange(16), generator.randrange(1, 5)
+        pages = {target + number: source + number for number in range(count)}
+        if generator.random() < 0.3:
+            root.unmap(child, target, count)
+            content = {page: at for page, at in content.items() if page not in pages}
+            continue
+        after = {**content, **pages}
+        fits = ranges(after) <= RANGES or ranges(after) <= ranges(content)
+        status = root.try_map(child, target, list(pages.values())).status
+        assert status == (Status.SUCCESS if fits else Status.NO_RESOURCES)
+        content = after if fits else content

@@ -18,11 +18,11 @@ ONE_VP = {"mttcg": (1,)}
 FOUR_VPS = {"mttcg": (4,)}
 # A host's KVM may interpret the guest slowly, so these are few; and it may know no 32-bit code, so that is for TCG.
 KVM_WAYS = {"kvm": (1,), "kvm-off": (1,)}
-KVM_SEVERAL = {"kvm": (2,), "kvm-off": (1,)}
+KVM_SEVERAL = {"kvm": (2,), "kvm-off": (2,)}
 # With KVM's own local APIC the older interface is refused.
 KVM_OLDER = {"kvm-off": (1,)}
-# The root needs to have QEMU's local APIC, with which not every host's KVM starts other CPUs.
-KVM_ROOT = {"kvm-off": (1,)}
+# The root needs to have QEMU's local APIC.
+KVM_ROOT = {"kvm-off": (1, 2)}
 KVM_ROOT_PROGRAMS = {"partition", "intercepts", "interrupts", "registers", "second_stage"}
 """What is run in the root on KVM each time; HV_KVM_ROOT=all asks for all programs, which takes minutes."""
 
@@ -126,7 +126,7 @@ def _ports() -> list[tuple[int, Mode]]:
 def _debug() -> list[tuple[int, Mode]]:
     """Return modes with a connection to a debugger that never takes or sends anything."""
     properties = (("debug-chardev", "debugger"),)
-    modes = make_modes({"mttcg": (1,), "icount": (1,)}, properties)
+    modes = make_modes({"mttcg": (1,), "icount": (1,), **KVM_WAYS}, properties)
     modes += make_modes(ONE_VP, properties, GENERATION_2008R2, "-2008r2")
     chardev = ("-chardev", "null,id=debugger")
     return _runs(64, [replace(mode, arguments=mode.arguments + chardev) for mode in modes])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Optional, Union
 
+from guest_firmware import start_arguments
 from guest_image import CHECK_RESETS, GENERATION_2008R2, GENERATION_CURRENT, LOADER, Check, Image, build_image
 
 from qemu_hv import blob, resources
@@ -163,10 +164,12 @@ class GuestRun:
             control: file descriptor for QMP; the guest then waits for "cont".
         """
         append = self._mode.command_line() + (f" from={begin.name}" if begin else "")
-        kernel, module = self._image.path, list[str]()
+        start = ["-kernel", str(self._image.path), "-append", append]
         if self._mode.in_child:
             kernel = build_image(LOADER, 64, root=True).path
-            module = ["-initrd", str(self._pack(append))]
+            start = ["-kernel", str(kernel), "-append", append, "-initrd", str(self._pack(append))]
+        elif self._mode.kvm:
+            start = start_arguments(self._image.path, append, self._mode.memory)
         firmware = [word for folder in self._qemu.firmware_dirs for word in ("-L", str(folder))]
         return [
             str(self._qemu.path),
@@ -178,8 +181,7 @@ class GuestRun:
             *self._mode.object_arguments(),
             *"-chardev stdio,id=debug,signal=off -device isa-debugcon,iobase=0xe9,chardev=debug".split(),
             *"-device isa-debug-exit,iobase=0xf4,iosize=1".split(),
-            *("-kernel", str(kernel), "-append", append),
-            *module,
+            *start,
             *_control_arguments(control),
             *self._arguments,
         ]
@@ -326,7 +328,7 @@ class GuestRun:
 
     def _describe_end(self, command: list[str], hung: bool, code: int, errors: str) -> str:
         if hung:
-            what = f"the guest was silent for {self._silence:.0f} s"
+            what = f"the guest was silent for {self._patience():.0f} s"
         elif self._was_reset:
             what = "the machine was reset in the middle of the check"
         elif code < 0:

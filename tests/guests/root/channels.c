@@ -139,7 +139,14 @@ static void begin_two(void)
     enable_root();
 }
 
-#define WAIT_WITH_INTERRUPTS(condition) WAIT_UNTIL((interrupts_on(), cpu_pause(), interrupts_off(), (condition)), SOON)
+static void let_interrupts_in(void)
+{
+    interrupts_on();
+    for (unsigned i = 0; i < 50; i++)
+        cpu_pause();
+    interrupts_off();
+}
+#define WAIT_WITH_INTERRUPTS(condition) WAIT_UNTIL((let_interrupts_in(), (condition)), SOON)
 
 /* -- Ports and connections, in the layout of the generation -- */
 

@@ -88,22 +88,30 @@ static void prepare(unsigned vps)
 }
 
 /* It counts in a register and in memory, and looks at the clock, for ever. */
-CHILD_PROGRAM(count, 64,
-              "fninit; fld1; fldpi; mov $0x40000020, %ecx; mov $7, %r13; movq %r13, %xmm9;"
-              "1: incq %r12; mov %r12, 0x7000; rdmsr; shl $32, %rdx; or %rdx, %rax;"
-              "cmp 0x7008, %rax; jae 2f; movl $1, 0x7018; 2: mov %rax, 0x7008; jmp 1b")
-CHILD_PROGRAM(finish, 64,
-              "fxch; fld1; fcomip; jne 3f; movq %xmm9, %rax; cmp $7, %rax; jne 3f;"
-              "mov $0x42, %al; out %al, $0x80; 3: mov $0xEE, %al; out %al, $0x80; hlt")
+#define COUNT                                                                                                          \
+    "mov $0x40000020, %ecx;"                                                                                           \
+    "1: incq %r12; mov %r12, 0x7000; rdmsr; shl $32, %rdx; or %rdx, %rax;"                                             \
+    "cmp 0x7008, %rax; jae 2f; movl $1, 0x7018; 2: mov %rax, 0x7008; jmp 1b"
+#define SAY(what) "mov $" what ", %al; out %al, $0x80;"
+CHILD_PROGRAM(count, 64, COUNT)
+CHILD_PROGRAM(finish, 64, SAY("0x42") "hlt")
+/* The same with a stack of two numbers, and one in XMM9. */
+CHILD_PROGRAM(count_with_fpu, 64, "fninit; fld1; fldpi; mov $7, %r13; movq %r13, %xmm9;" COUNT)
+CHILD_PROGRAM(finish_with_fpu, 64,
+              "fxch; fld1; fcomip; jne 3f; movq %xmm9, %rax; cmp $7, %rax; jne 3f;" SAY("0x42") "3:" SAY("0xEE") "hlt")
 
-CHECK(a_child_goes_on, "TLFS 17.1.7, 17.1.8: saved, deleted, made anew and restored, a child goes on")
+static void save_and_restore(bool fpu)
 {
     volatile uint64_t *counter, *clock, *backwards;
     prepare(1);
     counter = data_at(DATA_GPA);
     clock = data_at(DATA_GPA + 8);
     backwards = data_at(DATA_GPA + 0x18);
-    PUT64(0, count);
+    if (fpu) {
+        PUT64(0, count_with_fpu);
+    } else {
+        PUT64(0, count);
+    }
     set(HV_REGISTER_Cr4, get(HV_REGISTER_Cr4) | CR4_OSFXSR);
     child_resume(&child, 0);
     REQUIRE(WAIT_UNTIL(*counter > 100, SOON));
@@ -120,11 +128,25 @@ CHECK(a_child_goes_on, "TLFS 17.1.7, 17.1.8: saved, deleted, made anew and resto
     REQUIRE(WAIT_UNTIL(*counter > counted + 100, SOON));
     EXPECT_EQ(*backwards, 0);
     child_suspend(&child, 0);
-    PUT64(0, finish);
+    if (fpu) {
+        PUT64(0, finish_with_fpu);
+    } else {
+        PUT64(0, finish);
+    }
     set(HV_REGISTER_Cr4, get(HV_REGISTER_Cr4) | CR4_OSFXSR);
     child_resume(&child, 0);
     EXPECT_EQ(said(), 0x42);
     child_delete(&child);
+}
+
+CHECK(a_child_goes_on, "TLFS 17.1.7, 17.1.8: saved, deleted, made anew and restored, a child goes on")
+{
+    save_and_restore(false);
+}
+
+CHECK(floating_point_goes_on, "TLFS 17.1.5: so do its floating-point and vector registers")
+{
+    save_and_restore(true);
 }
 
 CHECK(the_caller_is_told, "TLFS 17.3.1, 17.3.2: VPs that run, a restore that was not begun, a damaged stream")

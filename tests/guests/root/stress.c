@@ -75,10 +75,20 @@ static void run_many(uintptr_t code)
     }
 }
 
+/* A KVM that interprets its guests takes a tenth of a second for a VM, and each child's VP is in one of its own. */
+static bool on_kvm(void)
+{
+    char mode[16];
+    return guest_option("mode", mode, sizeof(mode)) && memcmp(mode, "kvm", 3) == 0;
+}
+
 /* Where all processors share a thread, each waits for the turns of the others: the same takes several times as long. */
 static unsigned rounds_of_many(void)
 {
     char threads[16];
+    if (on_kvm()) {
+        return 2;
+    }
     return guest_option("threads", threads, sizeof(threads)) && text_equal(threads, "single") ? 5 : 20;
 }
 
@@ -129,7 +139,7 @@ static const struct {
 
 CHECK(deletion_at_any_time, "5.4, 10.4.2: whatever its VPs do, and however long they have been doing it")
 {
-    for (unsigned i = 0; i < 10 * sizeof(lives) / sizeof(lives[0]); i++) {
+    for (unsigned i = 0; i < (on_kvm() ? 2 : 10) * sizeof(lives) / sizeof(lives[0]); i++) {
         begin();
         struct child child = new_child(2);
         child_intercept_ports(&child, PORT_DONE, 1);
