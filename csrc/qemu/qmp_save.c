@@ -131,7 +131,7 @@ static bool visit_pages(struct transfer_job *s, bool write, visit_page visit, vo
 
 static void count_page(void *opaque, uint64_t number, uint8_t *page)
 {
-    *(uint64_t *)opaque += !buffer_is_zero(page, HV_PAGE_SIZE);
+    *(uint64_t *)opaque += !mshv_page_is_zero(page);
 }
 
 static void save_page(void *opaque, uint64_t number, uint8_t *page)
@@ -146,7 +146,7 @@ static void place_page(void *opaque, uint64_t number, uint8_t *page)
 
     if (content)
         memcpy(page, image->contents + (uint64_t)(content - 1) * HV_PAGE_SIZE, HV_PAGE_SIZE);
-    else if (!buffer_is_zero(page, HV_PAGE_SIZE))
+    else if (!mshv_page_is_zero(page))
         memset(page, 0, HV_PAGE_SIZE);
 }
 

@@ -27,6 +27,7 @@ struct mshv_channel {
     void *opaque;
 };
 
+bool mshv_page_is_zero(const uint8_t *page);
 void mshv_image_free(struct mshv_child_image *image);
 
 /* -- Saving -- */
