@@ -153,9 +153,9 @@ struct mshv_vp {
     bool put_all; /* with KVM: registers that no instruction changes were set, too */
     bool unchecked; /* ... registers were set that may not agree with each other; of whoever owns the VP */
     bool stale; /* its TLB has to be flushed before it runs; set by any thread */
+    bool running; /* with KVM any thread may ask */
     uint64_t tlb_fills; /* second_stage.c */
     struct mshv_cached_page pages[MSHV_PAGE_CACHE_SIZE];
-    bool running; /* with KVM any thread may ask */
     uint64_t running_since; /* guest TSC; with KVM the thread's CPU time in ns */
     uint64_t run_ticks;
     QEMUTimer *idle_timer; /* with KVM, see kvm.c */
@@ -276,7 +276,13 @@ void mshv_describe_processor(const CPUX86State *env, struct hv_config *config);
 /* tcg.c */
 void mshv_set_hooks(X86HypervisorClass *hooks);
 /* How QEMU is to go on after the core has been asked about an instruction. */
-X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit);
+X86HypervisorExit mshv_finish_otherwise(struct mshv_vp *vp, enum hv_exit exit);
+static inline X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
+{
+    if (likely(exit == HV_EXIT_DONE && !vp->leave && !vp->yield && !vp->wake_lps))
+        return X86_HYPERVISOR_DONE;
+    return mshv_finish_otherwise(vp, exit);
+}
 
 /* platform.c */
 extern const struct hv_platform_ops mshv_platform_ops;

@@ -32,12 +32,10 @@ static bool can_yield(enum hv_exit exit)
     return exit == HV_EXIT_DONE || exit == HV_EXIT_RETRY || exit == HV_EXIT_IDLE || exit == HV_EXIT_INTERCEPT;
 }
 
-X86HypervisorExit mshv_finish(struct mshv_vp *vp, enum hv_exit exit)
+X86HypervisorExit mshv_finish_otherwise(struct mshv_vp *vp, enum hv_exit exit)
 {
     bool leave = vp->leave, yield = vp->yield;
 
-    if (likely(exit == HV_EXIT_DONE && !leave && !yield && !vp->wake_lps))
-        return X86_HYPERVISOR_DONE;
     vp->leave = vp->completing = vp->yield = false;
     if (unlikely(vp->wake_lps)) {
         vp->wake_lps = false;
