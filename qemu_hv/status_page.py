@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "csrc" / "hv" / "tlfs"
 PAGE = ROOT / "docs" / "status.md"
 STATS_TESTS = ROOT / "tests" / "core" / "test_stats.py"
-GUEST_TESTS = [ROOT / "tests" / "guests" / "stats.c"]
+GUEST_TESTS = [ROOT / "tests" / "guests" / "stats.c", ROOT / "tests" / "guests" / "root" / "statistics.c"]
 
 # Chapters of the specification: (number, title, state, files of the core, files of its tests).
 CHAPTERS = [
@@ -149,7 +149,7 @@ def _statistic_row(counter: tables.Statistic) -> list[str]:
 
 
 def _tests_of(counter: tables.Statistic) -> str:
-    """The tests that move a counter: those of the file that name its symbol."""
+    """The tests that move a counter: those that name its symbol."""
     if counter.by == "NEVER":
         return "always 0"
     symbol = counter.symbol[: -len("Cost")] if counter.symbol.endswith("Cost") else counter.symbol
@@ -161,10 +161,27 @@ def _tests_of(counter: tables.Statistic) -> str:
         names = ["test_events_of_the_platform"]
     if not names and counter.symbol.endswith("Cost"):
         names = ["test_hypercall_cost"]
-    names += [
-        f"*{path.name}*" for path in GUEST_TESTS if f"HV_{counter.group}_{counter.symbol}," in path.read_text("utf-8")
-    ]
-    return ", ".join(names[:4])
+    guests = [f"*{path.name}*: {check}" for path in GUEST_TESTS for check in _checks_of(path, counter.group, symbol)]
+    return ", ".join(names[:3] + guests[:3])
+
+
+def _checks_of(path: Path, group: str, symbol: str) -> list[str]:
+    """A guest's checks that name a counter, in their text or in a table that is above it."""
+    text = path.read_text("utf-8")
+    parts = re.split(r"^CHECK\((\w+)", text[text.index("CHECK(") :], flags=re.MULTILINE)
+    named = re.compile(rf"\bHV_{group}_{symbol}\b")
+    found = [check for check, body in zip(parts[1::2], parts[2::2]) if named.search(body.partition("\n}")[0])]
+    return found or [check for table, check in _TABLES.items() if named.search(_table_of(text, table))]
+
+
+_TABLES = {"programs": "events", "calls": "hypercalls"}
+"""Tables of root/statistics.c and the checks that go through them."""
+
+
+def _table_of(text: str, name: str) -> str:
+    """The text of a table of a guest's, which may have none."""
+    found = re.search(rf"}} {name}\[\] = {{(.*?)^}};", text, flags=re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
 
 
 def _functions(path: Path) -> list[tuple[str, str]]:
@@ -247,7 +264,7 @@ def render() -> str:
         "",
         'TLFS appendix J, by group and index. A name with "/sec" is a number since the object was made. Counted by the',
         "core; by the platform too, where TCG does without the core (not with KVM); or never, for the reason given.",
-        "Tests are in `tests/core/test_stats.py`; those in italics also in `tests/guests`.",
+        "Tests are in `tests/core/test_stats.py` and, with the program in italics, in `tests/guests`.",
         "",
         *_table(
             ["group", "index", "name", "unit", "by", "interface", "counts", "test"],

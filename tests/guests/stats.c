@@ -14,6 +14,7 @@ enum {
     HV_VPV_ControlRegisterAccesses = 5,
     HV_VPV_IoInstructions = 7,
     HV_VPV_HltInstructions = 9,
+    HV_VPV_MwaitInstructions = 11,
     HV_VPV_CpuidInstructions = 13,
     HV_VPV_MsrAccesses = 15,
     HV_VPV_DebugRegisterAccesses = 25,
@@ -106,6 +107,20 @@ CHECK(instructions, "J.4.2: by kind")
             uintptr_t value;
             __asm__ volatile("mov %%dr7, %0" : "=r"(value));
         });
+}
+
+static void wait_for_interrupt(void)
+{
+    apic_send_ipi(0, VECTOR);
+    __asm__ volatile("monitor" : : "a"(place), "c"(0), "d"(0));
+    __asm__ volatile("sti; mwait; cli" : : "a"(0), "c"(0) : "memory");
+}
+
+CHECK(mwait, "J.4.2: it ends at once, since an interrupt is requested")
+{
+    interrupt_set_handler(VECTOR, interrupt_handle_eoi);
+    EXPECT_MOVES(HV_VPV_MwaitInstructions, 3, for (int i = 0; i < 3; i++) wait_for_interrupt());
+    EXPECT_EQ(interrupt_count(0, VECTOR), 3);
 }
 
 CHECK(address_spaces, "J.4.2: CR3, flushes by hypercall, TLB fills")
