@@ -2,9 +2,8 @@
 /*
  * GPA spaces with KVM (TLFS chapter 8), which has slots of memory in the place of a second stage that asks.
  *
- * A child's slots are a copy of what the core's map says, made anew when that has changed: by the child before it
- * enters the guest, and at once by whoever takes something away while it is there. When KVM has let a slot go no vCPU
- * uses it.
+ * A child's slots are a copy of what the core's map says, made anew when that has changed, by the child before it
+ * enters the guest; whoever takes something away makes it leave.
  *
  * The machine's own VPs see its memory with regions of ours laid over it where the root's map is not the identity with
  * all rights: overlay pages, and pages that the root has deposited or restricted. Devices do not see those regions.
@@ -150,7 +149,7 @@ void mshv_kvm_sync_child(struct mshv_vp *vp)
     if (!kvm->synced || kvm->changes != changes || kvm->memory_generation != memory_generation) {
         update_slots(vp);
         kvm->synced = true;
-        kvm->changes = changes;
+        qatomic_set(&kvm->changes, changes);
         kvm->memory_generation = memory_generation;
     }
     qemu_mutex_unlock(&kvm->lock);
@@ -158,8 +157,16 @@ void mshv_kvm_sync_child(struct mshv_vp *vp)
 
 /* -- What has been taken away -- */
 
+/* A child looks at the map after it has said that it runs. */
+static bool is_in_guest_with_old_slots(struct mshv_vp *vp)
+{
+    return qatomic_read(&vp->running) && qatomic_read(&vp->kvm->changes) != hv_gpa_changes(vp->core);
+}
+
 /*
- * A child that is in the guest must not use it any more when the call retires; others look before they enter. The
+ * A child that is in the guest must not use it any more when the call retires; others look before they enter. It has to
+ * leave: KVM changes a slot by letting it go and making it anew, and what executes meanwhile misses its own code and
+ * page tables. To wait for that cannot last: nobody waits inside the guest, and who waits here is not there. The
  * machine's own VPs look when they enter, and leave then, before the instruction after the caller's.
  */
 void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
@@ -172,10 +179,12 @@ void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struc
 
         if (!(set->bank[i / 64] >> (i % 64) & 1) || !mshv_cpu_is_there(vp))
             continue;
-        if (vp->child && vp->kvm && qatomic_read(&vp->running))
-            mshv_kvm_sync_child(vp);
-        else if (!vp->child && i != caller)
+        if (!vp->child && i != caller)
             qemu_cpu_kick(CPU(vp->cpu));
+        while (vp->child && vp->kvm && is_in_guest_with_old_slots(vp)) {
+            mshv_exit_cpu(CPU(vp->cpu));
+            sched_yield();
+        }
     }
 }
 
