@@ -163,6 +163,22 @@ static bool is_in_guest_with_old_slots(struct mshv_vp *vp)
     return qatomic_read(&vp->running) && qatomic_read(&vp->kvm->changes) != hv_gpa_changes(vp->core);
 }
 
+static void nothing(CPUState *cs, run_on_cpu_data data)
+{
+}
+
+/*
+ * Another VP may be outside the guest, in the middle of a call of its own, and have that memory at hand. So the caller
+ * executes its next instruction when all have been out of theirs, as with TCG.
+ */
+static void wait_for_calls(struct mshv_vp *caller)
+{
+    CPUState *cs = CPU(caller->cpu);
+
+    qatomic_set(&cs->exit_request, 1);
+    async_safe_run_on_cpu(cs, nothing, RUN_ON_CPU_NULL);
+}
+
 /*
  * A child that is in the guest must not use it any more when the call retires; others look before they enter. It has to
  * leave: KVM changes a slot by letting it go and making it anew, and what executes meanwhile misses its own code and
@@ -172,6 +188,7 @@ static bool is_in_guest_with_old_slots(struct mshv_vp *vp)
 void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
 {
     MicrosoftHypervisor *s = context;
+    bool others = false;
 
     smp_mb(); /* what has changed is visible before `running` is read */
     for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
@@ -185,7 +202,10 @@ void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struc
             mshv_exit_cpu(CPU(vp->cpu));
             sched_yield();
         }
+        others |= i != caller && qatomic_read(&CPU(vp->cpu)->running);
     }
+    if (others && caller != HV_ANY_VP)
+        wait_for_calls(mshv_vp(s, caller));
 }
 
 /* -- The root: regions over the machine's memory -- */
