@@ -28,7 +28,7 @@ struct mshv_kvm_child {
 
 /* kvm_memory.c */
 void mshv_kvm_memory_init(MicrosoftHypervisor *s);
-/* Before a child enters the guest, on its thread, and from any thread when something is taken away from it. */
+/* Before a child enters the guest, on its thread */
 void mshv_kvm_sync_child(struct mshv_vp *vp);
 /* Before a root VP enters the guest: whether what it sees has changed, and it has to leave for that. */
 bool mshv_kvm_root_is_stale(const MicrosoftHypervisor *s);

@@ -2,9 +2,8 @@
 /*
  * GPA spaces with KVM (TLFS chapter 8), which has slots of memory in the place of a second stage that asks.
  *
- * A child's slots are a copy of what the core's map says, made anew when that has changed: by the child before it
- * enters the guest, and at once by whoever takes something away while it is there. When KVM has let a slot go no vCPU
- * uses it.
+ * A child's slots are a copy of what the core's map says, made anew when that has changed, by the child before it
+ * enters the guest; whoever takes something away makes it leave.
  *
  * The machine's own VPs see its memory with regions of ours laid over it where the root's map is not the identity with
  * all rights: overlay pages, and pages that the root has deposited or restricted. Devices do not see those regions.
@@ -150,7 +149,7 @@ void mshv_kvm_sync_child(struct mshv_vp *vp)
     if (!kvm->synced || kvm->changes != changes || kvm->memory_generation != memory_generation) {
         update_slots(vp);
         kvm->synced = true;
-        kvm->changes = changes;
+        qatomic_set(&kvm->changes, changes);
         kvm->memory_generation = memory_generation;
     }
     qemu_mutex_unlock(&kvm->lock);
@@ -158,13 +157,38 @@ void mshv_kvm_sync_child(struct mshv_vp *vp)
 
 /* -- What has been taken away -- */
 
+/* A child looks at the map after it has said that it runs. */
+static bool is_in_guest_with_old_slots(struct mshv_vp *vp)
+{
+    return qatomic_read(&vp->running) && qatomic_read(&vp->kvm->changes) != hv_gpa_changes(vp->core);
+}
+
+static void nothing(CPUState *cs, run_on_cpu_data data)
+{
+}
+
 /*
- * A child that is in the guest must not use it any more when the call retires; others look before they enter. The
+ * Another VP may be outside the guest, in the middle of a call of its own, and have that memory at hand. So the caller
+ * executes its next instruction when all have been out of theirs, as with TCG.
+ */
+static void wait_for_calls(struct mshv_vp *caller)
+{
+    CPUState *cs = CPU(caller->cpu);
+
+    qatomic_set(&cs->exit_request, 1);
+    async_safe_run_on_cpu(cs, nothing, RUN_ON_CPU_NULL);
+}
+
+/*
+ * A child that is in the guest must not use it any more when the call retires; others look before they enter. It has to
+ * leave: KVM changes a slot by letting it go and making it anew, and what executes meanwhile misses its own code and
+ * page tables. To wait for that cannot last: nobody waits inside the guest, and who waits here is not there. The
  * machine's own VPs look when they enter, and leave then, before the instruction after the caller's.
  */
 void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struct hv_vp_set *set)
 {
     MicrosoftHypervisor *s = context;
+    bool others = false;
 
     smp_mb(); /* what has changed is visible before `running` is read */
     for (hv_vp_handle i = 0; i < HV_MAX_VPS; i++) {
@@ -172,11 +196,16 @@ void mshv_kvm_flush_second_stage(void *context, hv_vp_handle caller, const struc
 
         if (!(set->bank[i / 64] >> (i % 64) & 1) || !mshv_cpu_is_there(vp))
             continue;
-        if (vp->child && vp->kvm && qatomic_read(&vp->running))
-            mshv_kvm_sync_child(vp);
-        else if (!vp->child && i != caller)
+        if (!vp->child && i != caller)
             qemu_cpu_kick(CPU(vp->cpu));
+        while (vp->child && vp->kvm && is_in_guest_with_old_slots(vp)) {
+            mshv_exit_cpu(CPU(vp->cpu));
+            sched_yield();
+        }
+        others |= i != caller && qatomic_read(&CPU(vp->cpu)->running);
     }
+    if (others && caller != HV_ANY_VP)
+        wait_for_calls(mshv_vp(s, caller));
 }
 
 /* -- The root: regions over the machine's memory -- */
