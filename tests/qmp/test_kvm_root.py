@@ -104,36 +104,6 @@ def test_services(root: SyncMachine, capsys: pytest.CaptureFixture[str]) -> None
     assert root.execute("query-hv-injections") == []
 
 
-def test_what_a_child_writes_migrates(root: SyncMachine, hv_machine: HvMachineFactory, tmp_path: Path) -> None:
-    """The child counts while its machine's memory is written to a file, and goes on from what it had last."""
-    state = tmp_path / "state"
-    seen = count(root)
-    root.execute("migrate-set-parameters", {"max-bandwidth": 64 << 20})
-    root.execute("migrate", {"uri": f"file:{state}"})
-    deadline = time.monotonic() + 30
-    moved = False
-    while (status := root.execute("query-migrate")["status"]) not in ("completed", "failed"):
-        moved |= status == "active" and count(root) != seen
-        assert time.monotonic() < deadline
-    assert (status, moved) == ("completed", True)
-    last = count(root)  # it stands still now
-    arrived = start_incoming(hv_machine, state)
-    assert count(arrived) == last
-    arrived.cont()
-    assert runs(arrived)
-
-
-def start_incoming(hv_machine: HvMachineFactory, state: Path) -> SyncMachine:
-    """Start a machine from a file, and leave it stopped."""
-    options = kvm_root_options(build_image(HERE / "root_guest.c", 64, root=True).path)
-    machine = hv_machine(**options, incoming=f"file:{state}", paused=True)
-    deadline = time.monotonic() + 30
-    while machine.execute("query-status")["status"] == "inmigrate":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return machine
-
-
 def test_debugger(hv_machine: HvMachineFactory, tmp_path: Path) -> None:
     """It sees a child's registers and memory; breakpoints and steps there are refused, with a line that says so."""
     path = tmp_path / "gdb"
