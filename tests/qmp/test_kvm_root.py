@@ -104,6 +104,23 @@ def test_services(root: SyncMachine, capsys: pytest.CaptureFixture[str]) -> None
     assert root.execute("query-hv-injections") == []
 
 
+def test_what_a_child_writes_is_dirty(root: SyncMachine, hv_machine: HvMachineFactory, tmp_path: Path) -> None:
+    """The child counts while the machine's memory is written to a file, which in the end has what it counted last."""
+    state = tmp_path / "state"
+    before = count(root)
+    root.execute("migrate-set-parameters", {"max-bandwidth": 64 << 20})
+    root.execute("migrate", {"uri": f"file:{state}"})
+    deadline = time.monotonic() + 30
+    while (status := root.execute("query-migrate")["status"]) not in ("completed", "failed"):
+        assert time.monotonic() < deadline
+    last = count(root)  # it stands still now
+    assert (status, last > before) == ("completed", True)
+    options = kvm_root_options(build_image(HERE / "root_guest.c", 64, root=True).path)
+    arrived = hv_machine(**options, incoming="defer", paused=True)
+    arrived.load_from_file(state)
+    assert count(arrived) == last
+
+
 def test_debugger(hv_machine: HvMachineFactory, tmp_path: Path) -> None:
     """It sees a child's registers and memory; breakpoints and steps there are refused, with a line that says so."""
     path = tmp_path / "gdb"
