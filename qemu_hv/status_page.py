@@ -252,7 +252,7 @@ def page(rows: dict[str, list[list[str]]]) -> str:
         "",
         "With `-accel tcg` and with `-accel kvm`. A call marked missing answers HV_STATUS_INVALID_HYPERCALL_CODE after",
         "the checks that come before it, so HV_STATUS_ACCESS_DENIED where the caller lacks the privilege or the",
-        "relation; a register marked missing is #GP.",
+        "relation; an MSR marked missing is #GP; a message marked missing is never sent.",
         "",
         "## Chapters",
         "",
@@ -262,7 +262,7 @@ def page(rows: dict[str, list[list[str]]]) -> str:
         f"## Hypercalls ({done} of {len(calls)} rows)",
         "",
         "Besides the tests in the last column, [core/test_hypercall.py] goes through all calls of the specification:",
-        "form, sizes, alignment, privilege, relation to the partition.",
+        "form, sizes, privilege, relation to the partition.",
         "",
         *_table(
             ["code", "name", "form", "interface", "needs", "TLFS", "TCG", "KVM", "tests"],
