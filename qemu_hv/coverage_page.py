@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qemu_hv import generated_page, tables
 
-__all__ = ["Citations", "cited_sections", "render"]
+__all__ = ["Citations", "citations", "cited_sections", "render", "test_files"]
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "csrc" / "hv" / "tlfs"
@@ -43,7 +43,7 @@ _INTRODUCTION = """\
 # Tests by section of the specification
 
 Made by `python -m qemu_hv.coverage_page` from `csrc/hv/tlfs/sections.def` and what the tests cite; CI checks that it is
-current. Chapters 17, 20, 21 and 23 are missing ([status.md](status.md)).
+current. What works of each chapter: [status.md](status.md).
 
 A file alone cites the section for a part of it or as a whole, one with names in the docstrings or comments of these
 tests. `-` marks sections without rules of their own, **none** rules without a test.
@@ -144,7 +144,8 @@ def _c_texts(source: str) -> Iterator[tuple[str | None, str]]:
 # -- All --
 
 
-def _test_files() -> Iterator[Path]:
+def test_files() -> Iterator[Path]:
+    """Files of tests that a section or a row of a table may have."""
     for folder in ("core", "guests", "qmp", "boot", "hostile"):
         yield from sorted((TESTS / folder).rglob("test_*.py"))
     for path in sorted((TESTS / "guests").rglob("*.c")):
@@ -155,7 +156,7 @@ def _test_files() -> Iterator[Path]:
 def citations(known: list[str]) -> dict[str, Citations]:
     """Who cites which of the known sections."""
     found = {number: Citations() for number in known}
-    for path in _test_files():
+    for path in test_files():
         texts = _python_texts if path.suffix == ".py" else _c_texts
         for name, text in texts(path.read_text(encoding="utf-8")):
             for number in cited_sections(text, known):

@@ -2,7 +2,7 @@
 """``docs/status.md``: what of the interface works, made from the tables of the core.
 
 ``python -m qemu_hv.status_page`` writes the page; with ``--check`` it only says whether the page in
-the source tree is the one the tables make (exit status 1 when it is not).
+the source tree is the one the tables make (exit status 1 when it is not, or when a row has no test).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from qemu_hv import generated_page, tables
+from qemu_hv.row_tests import RowTests, cell, link_definitions
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "csrc" / "hv" / "tlfs"
@@ -21,7 +22,7 @@ GUEST_TESTS = [ROOT / "tests" / "guests" / "stats.c", ROOT / "tests" / "guests" 
 
 # Chapters of the specification: (number, title, state, files of the core, files of its tests).
 CHAPTERS = [
-    ("2", "Data types, status codes", "done", "types.h, status.def", ""),
+    ("2", "Data types, status codes", "done", "types.h, status.def", "test_status_table.py"),
     ("3", "Feature and interface discovery", "done", "discovery.c", "test_discovery.py"),
     ("4", "Hypercall interface", "done", "hypercall.c", "test_hypercall.py"),
     ("5", "Partition management", "done", "partition.c, property.c", "test_partition*.py"),
@@ -52,6 +53,8 @@ KVM_CHAPTERS = {
     "9": "done but for CPUID and exceptions",
     "11": "done; CPUID stays once a VP has run",
     "13": "done but for SMI; auto-EOI with kernel-irqchip=off",
+    "19": "done; RIP is the one that QEMU knew last",
+    "20": "done; no CPUID leaves of the synthetic debugger",
     "21": "done; no events that TCG tells of",
 }
 KVM_NAMES = {
@@ -99,7 +102,7 @@ def _form(call: tables.Hypercall) -> str:
     return form + fast
 
 
-def _hypercall_row(call: tables.Hypercall) -> list[str]:
+def _hypercall_row(call: tables.Hypercall, tests: RowTests) -> list[str]:
     needs = [_gate(call.gate), call.relation.lower().replace("_", " ")]
     return [
         f"0x{call.code:04X}",
@@ -110,10 +113,11 @@ def _hypercall_row(call: tables.Hypercall) -> list[str]:
         call.section,
         _works(call.implemented),
         _works_on_kvm(call.name, call.implemented),
+        cell(tests.of_hypercall(call)),
     ]
 
 
-def _msr_row(msr: tables.Msr) -> list[str]:
+def _msr_row(msr: tables.Msr, tests: RowTests) -> list[str]:
     last = msr.index + msr.count - 1
     index = f"0x{msr.index:08X}" + (f"..{last & 0xFF:02X}" if msr.count > 1 else "")
     return [
@@ -126,7 +130,21 @@ def _msr_row(msr: tables.Msr) -> list[str]:
         msr.section,
         _works(msr.implemented),
         _works_on_kvm(msr.name, msr.implemented),
+        cell(tests.of_msr(msr)),
     ]
+
+
+def _message_row(message: tables.Message, tests: RowTests) -> list[str]:
+    name = f"HvMessageType{message.name}"
+    files = "never sent" if message.never else cell(tests.of_message(message))
+    sent = f"**missing**: {message.never}" if message.never else "yes"
+    return [f"0x{message.value:08X}", name, GENERATIONS[message.generations], sent, files]
+
+
+def _register_row(register: tables.Register, tests: RowTests) -> list[str]:
+    keeper = {"CORE": "hypervisor", "PLATFORM": "processor"}.get(register.keeper, _works(False))
+    name, interface = register.name, GENERATIONS[register.generations]
+    return [f"0x{register.code:08X}", name, str(register.size), keeper, interface, cell(tests.of_register(register))]
 
 
 def _event_row(event: tables.Event) -> list[str]:
@@ -206,8 +224,25 @@ def _bit_rows(table: str, registers: dict[range, str]) -> list[list[str]]:
     return rows
 
 
-def render() -> str:
-    """The page's text."""
+def rows_with_tests() -> dict[str, list[list[str]]]:
+    """Rows of the tables whose last column has their tests, by what they are."""
+    tests = RowTests()
+    return {
+        "hypercall": [_hypercall_row(call, tests) for call in tables.hypercalls(TABLES)],
+        "MSR": [_msr_row(msr, tests) for msr in tables.msrs(TABLES)],
+        "message": [_message_row(message, tests) for message in tables.messages(TABLES) if message.value],
+        "register": [_register_row(register, tests) for register in tables.registers(TABLES)],
+        "counter": [_statistic_row(counter) for counter in tables.statistics(TABLES)],
+    }
+
+
+def untested(rows: dict[str, list[list[str]]]) -> list[str]:
+    """Which rows have no test, in words."""
+    return [f"{kind} {' '.join(row[:3])} has no test" for kind, table in rows.items() for row in table if not row[-1]]
+
+
+def page(rows: dict[str, list[list[str]]]) -> str:
+    """The page's text, with these rows."""
     calls = tables.hypercalls(TABLES)
     done = sum(call.implemented for call in calls)
     lines = [
@@ -217,7 +252,7 @@ def render() -> str:
         "",
         "With `-accel tcg` and with `-accel kvm`. A call marked missing answers HV_STATUS_INVALID_HYPERCALL_CODE after",
         "the checks that come before it, so HV_STATUS_ACCESS_DENIED where the caller lacks the privilege or the",
-        "relation; a register marked missing is #GP.",
+        "relation; an MSR marked missing is #GP; a message marked missing is never sent.",
         "",
         "## Chapters",
         "",
@@ -226,26 +261,30 @@ def render() -> str:
         *_table(["chapter", "title", "TCG", "KVM", "csrc/hv", "tests/core"], [_chapter_row(c) for c in CHAPTERS]),
         f"## Hypercalls ({done} of {len(calls)} rows)",
         "",
+        "Besides the tests in the last column, [core/test_hypercall.py] goes through all calls of the specification:",
+        "form, sizes, privilege, relation to the partition.",
+        "",
         *_table(
-            ["code", "name", "form", "interface", "needs", "TLFS", "TCG", "KVM"],
-            [_hypercall_row(call) for call in calls],
+            ["code", "name", "form", "interface", "needs", "TLFS", "TCG", "KVM", "tests"],
+            rows["hypercall"],
         ),
         "## Synthetic MSRs",
         "",
+        "Besides, [core/test_msr.py] goes through all of them: access, privilege or feature, interface.",
+        "",
         *_table(
-            ["index", "name", "access", "scope", "needs", "interface", "TLFS", "TCG", "KVM"],
-            [_msr_row(msr) for msr in tables.msrs(TABLES)],
+            ["index", "name", "access", "scope", "needs", "interface", "TLFS", "TCG", "KVM", "tests"],
+            rows["MSR"],
         ),
         "## Messages",
         "",
-        *_table(
-            ["type", "name", "interface"],
-            [
-                [f"0x{m.value:08X}", f"HvMessageType{m.name}", GENERATIONS[m.generations]]
-                for m in tables.messages(TABLES)
-                if m.value
-            ],
-        ),
+        *_table(["type", "name", "interface", "sent", "tests"], rows["message"]),
+        "## Registers",
+        "",
+        "Of a virtual processor (TLFS 11.2), with the bytes that mean something, and who keeps them.",
+        "[core/test_vp_registers.py] reads and writes each: values, reserved bits, access.",
+        "",
+        *_table(["name's code", "name", "bytes", "kept by", "interface", "tests"], rows["register"]),
         "## Events",
         "",
         "What the event log has (TLFS appendix I), and events of this hypervisor, from 0x8000 on, for the operator.",
@@ -264,11 +303,12 @@ def render() -> str:
         "",
         'TLFS appendix J, by group and index. A name with "/sec" is a number since the object was made. Counted by the',
         "core; by the platform too, where TCG does without the core (not with KVM); or never, for the reason given.",
-        "Tests are in `tests/core/test_stats.py` and, with the program in italics, in `tests/guests`.",
+        "Tests are in [core/test_stats.py] and, with the program in italics, in [guests/stats.c] and",
+        "[guests/root/statistics.c].",
         "",
         *_table(
-            ["group", "index", "name", "unit", "by", "interface", "counts", "test"],
-            [_statistic_row(counter) for counter in tables.statistics(TABLES)],
+            ["group", "index", "name", "unit", "by", "interface", "counts", "tests"],
+            rows["counter"],
         ),
         "## CPUID",
         "",
@@ -294,8 +334,16 @@ def render() -> str:
             _bit_rows("recommendations", {range(32): "EAX"}),
         ),
     ]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *link_definitions(lines)]) + "\n"
+
+
+def main() -> int:
+    """Write or check the page; rows without a test are an error either way."""
+    rows = rows_with_tests()
+    missing = untested(rows)
+    print("".join(line + "\n" for line in missing), end="", file=sys.stderr)
+    return generated_page.main(PAGE, page(rows), __doc__) or bool(missing)
 
 
 if __name__ == "__main__":
-    sys.exit(generated_page.main(PAGE, render(), __doc__))
+    sys.exit(main())

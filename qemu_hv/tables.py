@@ -95,10 +95,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Message:
-    """A row of ``message_types.def``."""
+    """A row of ``message_types.def``; ``never``: why it is never sent, else empty."""
 
     value: int
     name: str
+    generations: str
+    never: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """A row of ``registers.def``: a virtual processor's register, ``size`` in bytes."""
+
+    code: int
+    name: str
+    symbol: str
+    size: int
+    keeper: str
     generations: str
 
 
@@ -190,7 +203,12 @@ def costs(tables: Path) -> list[Cost]:
 
 def messages(tables: Path) -> list[Message]:
     """Rows of ``message_types.def`` in the folder ``tables``."""
-    return [Message(int(row[0], 0), row[1], row[2]) for row in _rows(tables / "message_types.def")]
+    return [Message(int(row[0], 0), *row[1:]) for row in _rows(tables / "message_types.def")]
+
+
+def registers(tables: Path) -> list[Register]:
+    """Rows of ``registers.def`` in the folder ``tables``."""
+    return [Register(int(r[0], 16), r[1], r[2], int(r[3]), r[4], r[5]) for r in _rows(tables / "registers.def")]
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

@@ -87,7 +87,7 @@ enum hv_msr_row {
 };
 
 enum hv_message_type {
-#define HV_MESSAGE_TYPE_ROW(value, name, generations) HV_MESSAGE_TYPE_##name = (int)(value),
+#define HV_MESSAGE_TYPE_ROW(value, name, ...) HV_MESSAGE_TYPE_##name = (int)(value),
 #include "tlfs/message_types.def"
 #undef HV_MESSAGE_TYPE_ROW
 };

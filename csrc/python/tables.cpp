@@ -44,7 +44,7 @@ static const Members msr_members = {
 };
 
 static const Members message_type_members = {
-#define HV_MESSAGE_TYPE_ROW(value, name, generations) {#name, value},
+#define HV_MESSAGE_TYPE_ROW(value, name, ...) {#name, value},
 #include "tlfs/message_types.def"
 #undef HV_MESSAGE_TYPE_ROW
 };

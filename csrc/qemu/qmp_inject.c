@@ -20,7 +20,7 @@ struct name {
 };
 
 static const struct name message_types[] = {
-#define HV_MESSAGE_TYPE_ROW(value, name, generations) {value, #name},
+#define HV_MESSAGE_TYPE_ROW(value, name, ...) {value, #name},
 #include "tlfs/message_types.def"
 #undef HV_MESSAGE_TYPE_ROW
 };

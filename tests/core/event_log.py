@@ -13,7 +13,7 @@ from typing import Any
 from root import Root
 from simulated_guest import OUTPUT, PAGE
 
-from qemu_hv._core import HypercallResult, Machine, Status
+from qemu_hv._core import HypercallResult, Machine, MessageType, Status
 
 INITIALIZE_GROUP = 0x0060
 FINALIZE_GROUP = 0x0061
@@ -45,7 +45,6 @@ SCHEDULER_GROUP = 0x400000
 HYPERCALL = 0x1A
 HEADER = struct.Struct("<IIIIQQQIIQIIQQQ")
 ENTRY = struct.Struct("<IHHQ")
-MESSAGE_TYPE = 0x80000040
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ class LoggingRoot(Root):
         message = self.take_message(0, vp)
         if message.type == 0:
             return None
-        assert (message.type, message.size, message.origin) == (MESSAGE_TYPE, 8, 0)
+        assert (message.type, message.size, message.origin) == (MessageType.EventLogBuffersComplete, 8, 0)
         kind, index = struct.unpack_from("<II", message.payload)
         return kind, index
 

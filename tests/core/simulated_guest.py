@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from qemu_hv._core import HypercallResult, Machine, Status
+from qemu_hv._core import HypercallResult, Machine, MessageType, Status
 
 PAGE = 0x1000
 ONES = (1 << 64) - 1
@@ -202,7 +202,7 @@ class Guest:
     def timer_message(self, sint: int, vp: int = 0) -> TimerMessage:
         """What lies in a message slot, which must be a timer expiration message."""
         message = self.message(sint, vp)
-        assert (message.type, message.size, message.origin) == (0x80000010, 24, 0)
+        assert (message.type, message.size, message.origin) == (MessageType.TimerExpired, 24, 0)
         timer, reserved, expiration, delivery = struct.unpack_from("<IIQQ", message.payload)
         assert reserved == 0
         return TimerMessage(timer, expiration, delivery)

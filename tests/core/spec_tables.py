@@ -169,3 +169,30 @@ STATUS_CODES = {
     0x001F: "PARTIAL_PACKET",
 }
 """TLFS appendix C, without the processor feature codes (0x20 and up) that only a parent sees."""
+
+MESSAGE_TYPES = {
+    0x00000000: "None",
+    0x80000000: "UnmappedGpa",
+    0x80000001: "GpaIntercept",
+    0x80000010: "TimerExpired",
+    0x80000020: "InvalidVpRegisterValue",
+    0x80000021: "UnrecoverableException",
+    0x80000022: "UnsupportedFeature",
+    0x80000030: "ApicEoi",
+    0x80000031: "FerrAsserted",
+    0x80000040: "EventLogBuffersComplete",
+    0x80010000: "X64IoPortIntercept",
+    0x80010001: "X64MsrIntercept",
+    0x80010002: "X64CpuidIntercept",
+    0x80010003: "X64ExceptionIntercept",
+}
+"""TLFS 14.8.2."""
+
+LATER_MESSAGE_TYPES = {
+    0x80010004: "X64ApicEoi",
+    0x80010005: "X64FerrAsserted",
+    0x80010007: "X64Halt",
+    0x80010008: "X64InterruptionDeliverable",
+    0x80010009: "X64Sipi",
+}
+"""Types that came after 2.0a; the first two replace ApicEoi and FerrAsserted."""

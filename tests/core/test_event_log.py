@@ -41,7 +41,7 @@ from event_log import (
 from root import ROOT_ID, Child
 from simulated_guest import FAST, INPUT, OUTPUT, PAGE, SELF
 
-from qemu_hv._core import Exit, GpaFault, Machine, MachineCheck, RestoreError, Status, Translation
+from qemu_hv._core import Exit, GpaFault, Machine, MachineCheck, MessageType, RestoreError, Status, Translation
 
 GROUP_COST = 4
 ALL_CALLS = [
@@ -658,7 +658,7 @@ def test_one_message_at_a_time(root: LoggingRoot) -> None:
     root.set_up(buffers=8, sources=HYPERCALL_GROUP)
     root.spin(FILL + 1)
     root.machine.fire_due_timers()
-    assert root.message(0).type == 0x80000040  # nobody has taken it
+    assert root.message(0).type == MessageType.EventLogBuffersComplete  # nobody has taken it
     root.spin(FILL)
     root.machine.fire_due_timers()  # this one waits for the slot
     root.spin(2 * FILL)
@@ -753,7 +753,7 @@ def test_a_message_of_a_group_that_is_gone(root: LoggingRoot) -> None:
         assert root.simple(UNMAP_BUFFER, index) == Status.SUCCESS
         assert root.simple(DELETE_BUFFER, index) == Status.SUCCESS
     assert root.finalize_group() == Status.SUCCESS
-    assert root.take_message(0).type == 0x80000040
+    assert root.take_message(0).type == MessageType.EventLogBuffersComplete
     assert root.take_message(0).type == 0
 
 

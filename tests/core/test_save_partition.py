@@ -528,7 +528,7 @@ def test_insufficient_memory(saved: Saved) -> None:
 
 
 def test_vps_that_run(saved: Saved) -> None:
-    """TLFS 17.3.1: a VP that is on its way out of the guest is waited for."""
+    """TLFS 17.1.1, 17.3.1: a VP that is on its way out of the guest is waited for."""
     root, partition = saved.root, saved.partition
     vp = root.handle(partition, 0)
     stream = save(root, partition)

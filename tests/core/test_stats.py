@@ -28,7 +28,7 @@ from qemu_hv._core import Exit, GpaFault, MachineCheck, OverlayKind, Privilege, 
 
 MAP_STATS_PAGE = 0x006C
 UNMAP_STATS_PAGE = 0x006D
-MAP_STATS_PAGE_2 = 0x0131
+MAP_STATS_PAGE2 = 0x0131
 STATS_MSR = 0x400000E0
 """Partition retail, partition internal, VP retail, VP internal (TLFS 21.3.3)."""
 
@@ -71,7 +71,7 @@ class Viewer:
         data = struct.pack("<II", object_type, 0xDEAD) + who
         if self.root.current and not where_wanted:
             return self.status(MAP_STATS_PAGE, data)
-        code = MAP_STATS_PAGE_2 if self.root.current else MAP_STATS_PAGE
+        code = MAP_STATS_PAGE2 if self.root.current else MAP_STATS_PAGE
         return self.status(code, data + struct.pack("<Q", gpa // PAGE))
 
     def map(self, object_type: int, who: bytes, gpa: int = GPA, *, where_wanted: bool = False) -> Page:
@@ -296,7 +296,7 @@ def test_privilege(generation: str) -> None:
 def test_a_guest_may_see_itself(generation: str) -> None:
     """TLFS 21.3.2: with role=guest there is no parent and no root; the partition may map its own."""
     guest = Guest(generation, privileges=privilege_mask(Privilege.AccessHypercallMsrs, Privilege.AccessStats))
-    code = MAP_STATS_PAGE_2 if generation == "current" else MAP_STATS_PAGE
+    code = MAP_STATS_PAGE2 if generation == "current" else MAP_STATS_PAGE
 
     def call(object_type: int, who: bytes) -> Status:
         return guest.status(code, struct.pack("<II", object_type, 0) + who + struct.pack("<Q", GPA // PAGE))

@@ -76,7 +76,7 @@ def test_unknown_properties(root: Root, code: int) -> None:
 
 
 def test_a_property_is_constant_until_it_is_set_again(root: Root) -> None:
-    """TLFS 23.1."""
+    """TLFS 23.1, 23.4.2."""
     assert configuration(root) == (0, 0, 0)
     assert configure(root, CYCLES_NOT_HALTED, PERIOD) == Status.SUCCESS
     root.machine.advance(1000000)

@@ -21,7 +21,7 @@ from simulated_guest import (
     timer_value,
 )
 
-from qemu_hv._core import GeneralProtectionFault, OverlayKind
+from qemu_hv._core import GeneralProtectionFault, MessageType, OverlayKind
 
 MILLISECOND = 10_000
 FREQUENCIES = [10_000_001, 1_000_000_000, 2_560_000_000, 2_595_999_000, 4_999_999_999]
@@ -436,7 +436,7 @@ def test_periodic_with_a_tiny_period(timed: Guest, period: int) -> None:
     """TLFS 15.1.4: a period that nobody can keep up with does not hang the machine."""
     timed.set_timer(0, timer_value(SINT, periodic=True), period)
     timed.machine.advance(MILLISECOND)
-    assert timed.message(SINT).type == 0x80000010
+    assert timed.message(SINT).type == MessageType.TimerExpired
     timed.machine.wrmsr(0, STIMER0_CONFIG, 0)
 
 

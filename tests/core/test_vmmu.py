@@ -27,8 +27,8 @@ ALL_PROCESSORS = 1
 ALL_SPACES = 2
 NON_GLOBAL = 4
 
-FLUSH_SPACE_EX = 0x0013
-FLUSH_LIST_EX = 0x0014
+FLUSH_VIRTUAL_ADDRESS_SPACE_EX = 0x0013
+FLUSH_VIRTUAL_ADDRESS_LIST_EX = 0x0014
 SPARSE, ALL = 0, 1
 
 
@@ -189,21 +189,21 @@ def ex(space: int, flags: int, form: int, mask: int, *contents: int) -> bytes:
 def test_sparse_set(large: Guest) -> None:
     """A sparse VP set holds one 64-bit bank for each bit of its bank mask."""
     data = ex(CR3, 0, SPARSE, 0b101, 1 << 5 | 1, 0b10)
-    assert large.status(FLUSH_SPACE_EX | banks(2), data) == Status.SUCCESS
+    assert large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX | banks(2), data) == Status.SUCCESS
     assert the_flush(large)["vps"] == [0, 5, 129]
 
 
 def test_set_of_all(large: Guest) -> None:
     """A VP set of format 1 means all VPs, and so does HV_FLUSH_ALL_PROCESSORS."""
-    assert large.status(FLUSH_SPACE_EX, ex(CR3, 0, ALL, 0)) == Status.SUCCESS
-    assert large.status(FLUSH_SPACE_EX, ex(CR3, ALL_PROCESSORS, SPARSE, 0)) == Status.SUCCESS
+    assert large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX, ex(CR3, 0, ALL, 0)) == Status.SUCCESS
+    assert large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX, ex(CR3, ALL_PROCESSORS, SPARSE, 0)) == Status.SUCCESS
     assert [f["vps"] for f in large.machine.flushes] == [list(range(130))] * 2
 
 
 def test_list_with_a_set(large: Guest) -> None:
     """The list lies behind the variable header."""
     data = ex(CR3, 0, SPARSE, 0b10, 1 << 63) + struct.pack("<QQ", 0x5000, 0x9001)
-    result = large.call(FLUSH_LIST_EX | banks(1) | reps(2), data)
+    result = large.call(FLUSH_VIRTUAL_ADDRESS_LIST_EX | banks(1) | reps(2), data)
     assert (result.status, result.reps_completed) == (Status.SUCCESS, 2)
     ranges = [pair for flush in large.machine.flushes for pair in flush["ranges"] or []]
     assert ranges == [(0x5000, 1), (0x9000, 2)]
@@ -213,7 +213,7 @@ def test_list_with_a_set(large: Guest) -> None:
 def test_set_in_registers(large: Guest) -> None:
     """TLFS 4.7.1: the set's banks follow the header in the XMM registers."""
     xmm = struct.pack("<QQQQ", SPARSE, 0b11, 1 << 7, 1 << 1)
-    status = large.fast(FLUSH_SPACE_EX | banks(2), CR3, 0, xmm=xmm)
+    status = large.fast(FLUSH_VIRTUAL_ADDRESS_SPACE_EX | banks(2), CR3, 0, xmm=xmm)
     assert status == Status.SUCCESS
     assert the_flush(large)["vps"] == [7, 65]
 
@@ -222,14 +222,14 @@ def test_set_in_registers(large: Guest) -> None:
 def test_set_that_does_not_fit_its_header(large: Guest, count: int) -> None:
     """The bank mask and the variable header size must agree."""
     data = ex(CR3, 0, SPARSE, 0b101, 1, 1, 1)
-    status = large.status(FLUSH_SPACE_EX | banks(count), data)
+    status = large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX | banks(count), data)
     assert status in (Status.INVALID_HYPERCALL_INPUT, Status.INVALID_PARAMETER)
     assert large.machine.flushes == []
 
 
 def test_set_of_unknown_format(large: Guest) -> None:
     """Formats other than sparse and all do not exist."""
-    assert large.status(FLUSH_SPACE_EX, ex(CR3, 0, 2, 0)) == Status.INVALID_PARAMETER
+    assert large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX, ex(CR3, 0, 2, 0)) == Status.INVALID_PARAMETER
     assert large.machine.flushes == []
 
 
@@ -237,9 +237,9 @@ def test_variable_header_crosses_the_page(large: Guest) -> None:
     """TLFS 4.6: the variable header belongs to the parameter block, which lies in one page."""
     gpa = 0x10000 + 4096 - 40
     data = ex(CR3, 0, SPARSE, 0b1, 1)
-    assert large.status(FLUSH_SPACE_EX | banks(1), data, gpa=gpa) == Status.SUCCESS
+    assert large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX | banks(1), data, gpa=gpa) == Status.SUCCESS
     two = ex(CR3, 0, SPARSE, 0b11, 1, 1)
-    assert large.status(FLUSH_SPACE_EX | banks(2), two, gpa=gpa) == Status.INVALID_ALIGNMENT
+    assert large.status(FLUSH_VIRTUAL_ADDRESS_SPACE_EX | banks(2), two, gpa=gpa) == Status.INVALID_ALIGNMENT
 
 
 @pytest.mark.parametrize("code", [FLUSH_ADDRESS_SPACE, SWITCH_ADDRESS_SPACE | FAST])

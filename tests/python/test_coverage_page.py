@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_hv import coverage_page, tables
+from qemu_hv import coverage_page, status_page, tables
 
 KNOWN = [section.number for section in tables.sections(coverage_page.TABLES)]
 
@@ -27,6 +27,18 @@ def test_sections() -> None:
     kinds = {section.kind for section in tables.sections(coverage_page.TABLES)}
     text = (coverage_page.TABLES / "sections.def").read_text(encoding="utf-8")
     assert kinds == set(re.findall(r"^ \* {3}(?:kind| {4}) {2,}([A-Z]+)", text, re.MULTILINE))
+
+
+def test_no_chapter_is_left_out() -> None:
+    chapters = [s.number for s in tables.sections(coverage_page.TABLES) if s.kind == "CHAPTER"]
+    assert chapters == [chapter[0] for chapter in status_page.CHAPTERS]
+
+
+def test_no_section_is_untested() -> None:
+    """Sections with rules that no test cites."""
+    sections = tables.sections(coverage_page.TABLES)
+    cited = coverage_page.citations(KNOWN)
+    assert [s.number for s in sections if s.kind == "RULES" and not cited[s.number].files] == []
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ void intercept_loop(const struct intercept_handlers *handlers, void *context, st
 static const char *type_name(uint32_t type)
 {
     switch ((int)type) {
-#define HV_MESSAGE_TYPE_ROW(value, name, generations)                                                                  \
+#define HV_MESSAGE_TYPE_ROW(value, name, ...)                                                                          \
     case (int)(value):                                                                                                 \
         return #name;
 #include "message_types.def"

@@ -33,7 +33,7 @@ enum hv_register_name {
 
 /* HV_MESSAGE_UnmappedGpa and so on (TLFS 14.8.2) */
 enum hv_message_type {
-#define HV_MESSAGE_TYPE_ROW(value, name, generations) HV_MESSAGE_##name = (int)(value),
+#define HV_MESSAGE_TYPE_ROW(value, name, ...) HV_MESSAGE_##name = (int)(value),
 #include "message_types.def"
 #undef HV_MESSAGE_TYPE_ROW
 };

@@ -21,7 +21,6 @@ enum { STANDBY, FREE, IN_USE, COMPLETE, READY };
 #define EVENT_HYPERCALL 0x1Au
 #define EVENT_CREATE_PARTITION 0x40u
 #define LONG_SPIN_WAIT 0x0008u
-#define MESSAGE_BUFFERS_COMPLETE 0x80000040u
 #define INDEX_NONE 0xFFFFFFFFu
 #define PROXIMITY_VALID (UINT64_C(1) << 63)
 #define VECTOR_MC 18
@@ -141,7 +140,7 @@ static unsigned next_list(unsigned type)
 {
     struct intercept intercept;
     REQUIRE(intercept_receive(&intercept, SOON));
-    EXPECT_EQ(intercept.message.type, MESSAGE_BUFFERS_COMPLETE);
+    EXPECT_EQ(intercept.message.type, (uint32_t)HV_MESSAGE_EventLogBuffersComplete);
     EXPECT_EQ(intercept.message.payload_size, 8);
     EXPECT_EQ(intercept.message.sender, 0);
     EXPECT_EQ((uint32_t)intercept.message.payload[0], type);
