@@ -142,8 +142,10 @@ static void begin_two(void)
 static void let_interrupts_in(void)
 {
     interrupts_on();
-    for (unsigned i = 0; i < 50; i++)
-        cpu_pause();
+    cpu_pause(); /* once: where one thread executes all LPs, it ends this one's turn */
+    for (unsigned i = 0; i < 500; i++) {
+        __asm__ volatile("nop");
+    }
     interrupts_off();
 }
 #define WAIT_WITH_INTERRUPTS(condition) WAIT_UNTIL((let_interrupts_in(), (condition)), SOON)
