@@ -307,19 +307,19 @@ static bool is_page_fault(const struct hv_vp *vp)
     return message->vector == PAGE_FAULT;
 }
 
-/* By message, and what no other counter has as an intercept (TLFS J.4.2). */
-static void count(struct hv_vp *vp, enum hv_message_type type)
+/* By message, and what no other counter has as an intercept (TLFS J.4.2): whether it is one of those. */
+static bool count(struct hv_vp *vp, enum hv_message_type type)
 {
     bool is_other = true;
 
     switch (type) {
     case HV_MESSAGE_TYPE_X64IoPortIntercept:
         HV_COUNT(vp, IoInterceptMessages);
-        return;
+        return false;
     case HV_MESSAGE_TYPE_UnmappedGpa:
     case HV_MESSAGE_TYPE_GpaIntercept:
         HV_COUNT(vp, MemoryInterceptMessages);
-        return;
+        return false;
     case HV_MESSAGE_TYPE_X64CpuidIntercept:
     case HV_MESSAGE_TYPE_X64MsrIntercept:
         is_other = false;
@@ -331,19 +331,21 @@ static void count(struct hv_vp *vp, enum hv_message_type type)
         break;
     }
     HV_COUNT(vp, OtherMessages);
-    if (!is_other)
-        return;
-    HV_COUNT(vp, OtherIntercepts);
-    hv_cost_end(vp, HV_VPV_OtherIntercepts, vp->intercept_began);
+    if (is_other)
+        HV_COUNT(vp, OtherIntercepts);
+    return is_other;
 }
 
-/* The VP is suspended before its parent can see the message. */
+/* The VP is suspended, and the message counted, before its parent can see it. */
 static enum hv_exit suspend_and_post(struct hv_vp *vp, enum hv_message_type type, size_t size)
 {
+    bool is_other = count(vp, type);
+
     HV_LOG(vp, INTERCEPT_BEGIN, hv_event_rip(vp), (uint32_t)type);
     atomic_fetch_or(&vp->suspend, HV_SUSPEND_INTERCEPT);
     post(vp, type, size);
-    count(vp, type);
+    if (is_other)
+        hv_cost_end(vp, HV_VPV_OtherIntercepts, vp->intercept_began);
     return HV_EXIT_INTERCEPT;
 }
 
