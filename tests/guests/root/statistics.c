@@ -675,10 +675,10 @@ CHECK(timers, "J.2.1: timers of the LP's processors that expired")
         wrmsr(HV_MSR_STIMER0_COUNT, rdmsr(HV_MSR_TIME_REF_COUNT) + 10000);
         REQUIRE(WAIT_UNTIL(!(rdmsr(HV_MSR_STIMER0_CONFIG) & 1), SOON));
     }
-    /* The pages' own refreshing is one too, every 10 ms. */
+    /* The pages' own refreshing is one too, every 10 ms, and a timer that is early is set again. */
     uint64_t refreshes = (clock_microseconds() - begun) / 10000 + 1;
     EXPECT(lpa[HV_LPA_TimerInterrupts] - before >= TIMES);
-    EXPECT(lpa[HV_LPA_TimerInterrupts] - before <= TIMES + refreshes + TIMES);
+    EXPECT(lpa[HV_LPA_TimerInterrupts] - before <= 2 * refreshes + 5 * TIMES);
 }
 
 COUNTED(spin, "1: pause; jmp 1b")
@@ -778,11 +778,10 @@ CHECK(times, "J.2.1, J.4.1: times go on with the clock, and are parts of one ano
     EXPECT(lpa[HV_LPA_TotalRunTime] <= lpa[HV_LPA_GlobalTime] + REFRESHED * 10);
     EXPECT(lpa[HV_LPA_HypervisorRunTime] <= lpa[HV_LPA_TotalRunTime]);
     child_suspend(&child, 0);
-    clock_delay(2 * REFRESHED);
+    REQUIRE(WAIT_UNTIL(vpa[HV_VPA_TotalRunTime] == get(HV_REGISTER_VpRuntime), SOON)); /* what refreshes may be late */
     uint64_t total = vpa[HV_VPA_TotalRunTime];
     EXPECT(total > run);
     EXPECT(total <= rdmsr(HV_MSR_TIME_REF_COUNT));
-    EXPECT_EQ(total, get(HV_REGISTER_VpRuntime));
     EXPECT(vpa[HV_VPA_HypervisorRunTime] <= total);
     if (!root_is_2008r2()) {
         EXPECT_EQ(vpa[HV_VPA_NormalizedRunTime], total);
