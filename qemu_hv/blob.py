@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import cache
 
-__all__ = ["file", "pack"]
+__all__ = ["file", "pack", "store"]
 
 _MAGIC = b"HVBLOB1\0"
 _HEADER = struct.Struct("<8sII")
@@ -41,8 +41,12 @@ def pack(parts: Mapping[str, bytes]) -> bytes:
 
 def file(parts: Mapping[str, bytes]) -> Path:
     """Return a file in the cache that holds the blob of these parts."""
-    data = pack(parts)
-    path = cache.root() / "blobs" / f"{cache.digest(data)}.blob"
+    return store(pack(parts), ".blob")
+
+
+def store(data: bytes, suffix: str) -> Path:
+    """Return a file in the cache that holds these bytes and whose name ends with the suffix."""
+    path = cache.root() / "blobs" / f"{cache.digest(data)}{suffix}"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")

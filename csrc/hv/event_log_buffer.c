@@ -101,7 +101,8 @@ uint8_t *hv_event_log_page(const struct hv *hv, uint64_t gpa_page)
     return buffer->pages + page * HV_PAGE_SIZE;
 }
 
-#define SLOT_SHIFT 9 /* HV_EVENT_BUFFER_PAGES_MOST */
+#define SLOT_SHIFT 9
+_Static_assert(1u << SLOT_SHIFT == HV_EVENT_BUFFER_PAGES_MOST, "a slot's pages");
 
 unsigned hv_event_log_shift(const struct hv *hv, uint64_t gpa_page)
 {

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from qemu_hv import cache
+from qemu_hv import blob
 
 __all__ = ["start_arguments"]
 
@@ -53,10 +53,4 @@ def start_arguments(image: Path, command_line: str, memory: int) -> list[str]:
     """
     code, data = _code(), _data(_ELF_ENTRY.unpack_from(image.read_bytes())[0], command_line, memory)
     content = code[:DATA] + data + code[DATA + len(data) :]
-    path = cache.root() / "blobs" / f"{cache.digest(content)}.bin"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    return ["-bios", str(path), "-device", f"loader,file={image}"]
+    return ["-bios", str(blob.store(content, ".bin")), "-device", f"loader,file={image}"]

@@ -393,19 +393,25 @@ static void measure(const char *what, void (*meanwhile)(void), const struct move
     }
 }
 
+/* In a child of its own, which is there afterwards. */
+static void run_program(const struct counted *program)
+{
+    begin_counting();
+    child_enter_program64(&child, 0, CODE_GPA, program->begin, program->end, TABLES_GPA);
+    set(HV_REGISTER_Rsp, STACK_GPA);
+    use_idt64();
+    if (program->prepare) {
+        program->prepare();
+    }
+    child_resume(&child, 0);
+    measure(program->what, program->meanwhile, program->moves, 8);
+}
+
 CHECK(events, "J.4.2: each kind of event moves its counters, and no others")
 {
     for (unsigned i = 0; i < sizeof(programs) / sizeof(programs[0]) && !check_failed(); i++) {
         const struct counted *program = &programs[i];
-        begin_counting();
-        child_enter_program64(&child, 0, CODE_GPA, program->begin, program->end, TABLES_GPA);
-        set(HV_REGISTER_Rsp, STACK_GPA);
-        use_idt64();
-        if (program->prepare) {
-            program->prepare();
-        }
-        child_resume(&child, 0);
-        measure(program->what, program->meanwhile, program->moves, 8);
+        run_program(program);
         child_delete(&child);
         ram_free_all();
     }
@@ -486,15 +492,7 @@ CHECK(costs, "J.4.2: what an event costs is known as soon as there has been one"
 {
     for (unsigned i = 0; i < sizeof(programs) / sizeof(programs[0]) && !check_failed(); i++) {
         const struct counted *program = &programs[i];
-        begin_counting();
-        child_enter_program64(&child, 0, CODE_GPA, program->begin, program->end, TABLES_GPA);
-        set(HV_REGISTER_Rsp, STACK_GPA);
-        use_idt64();
-        if (program->prepare) {
-            program->prepare();
-        }
-        child_resume(&child, 0);
-        measure(program->what, program->meanwhile, program->moves, 8);
+        run_program(program);
         for (unsigned j = 0; program->moves[j].by; j++) {
             unsigned cost = program->moves[j].counter + 1u;
             EXPECT_THAT(cost > HV_VPV_PageFaultInterceptsCost || cost % 2 ||
